@@ -1,0 +1,49 @@
+"""Prove a VFIO migration driver: simulate it, check it, attach QEMU to it.
+
+Importing this package imports nothing else: what it offers to driver authors is
+looked up on first use, so that a test runner can load the plugin in every session.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.protocol.bench import Bench
+    from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
+    from vfiomig.vendor.data_section import DataSection
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bench",
+    "DataSection",
+    "MigrationRegion",
+    "SparseMmapArea",
+    "VendorDriver",
+    "__version__",
+]
+
+# Where each public name lives.  The table is the whole of the public surface.
+_HOMES: Final = {
+    "Bench": "vfiomig.protocol.bench",
+    "DataSection": "vfiomig.vendor.data_section",
+    "MigrationRegion": "vfiomig.protocol.region",
+    "SparseMmapArea": "vfiomig.protocol.region",
+    "VendorDriver": "vfiomig.host.device_ops",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Look a public name up where it lives (PEP 562)."""
+    if (home := _HOMES.get(name)) is None:
+        message = f"module 'vfiomig' has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    """Name what can be looked up."""
+    return __all__

@@ -1,0 +1,1 @@
+"""The user application's half of the protocol, on any device handle."""

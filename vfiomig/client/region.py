@@ -1,0 +1,175 @@
+"""Finding the migration region of a device, as QEMU finds it.
+
+QEMU asks for the information of each region in turn, skips the ones that fail, and
+takes the first whose capability chain says type 3, subtype 1 (vfio_get_dev_region_info
+of 7.2).  Its index and its place on the fd are the driver's to choose.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import sizeof
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from vfiomig.protocol.errors import VendorDriverError
+from vfiomig.protocol.region import SparseMmapArea
+from vfiomig.uapi.ioctl import VFIO_DEVICE_GET_INFO, VFIO_DEVICE_GET_REGION_INFO
+from vfiomig.uapi.migration_v1 import (
+    VFIO_REGION_SUBTYPE_MIGRATION,
+    VFIO_REGION_TYPE_MIGRATION,
+)
+from vfiomig.uapi.vfio import (
+    VFIO_REGION_INFO_CAP_SPARSE_MMAP,
+    VFIO_REGION_INFO_CAP_TYPE,
+    VFIO_REGION_INFO_FLAG_CAPS,
+    VFIO_REGION_INFO_FLAG_MMAP,
+    vfio_device_info,
+    vfio_info_cap_header,
+    vfio_region_info,
+    vfio_region_info_cap_sparse_mmap,
+    vfio_region_info_cap_type,
+    vfio_region_sparse_mmap_area,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vfiomig.client.device import DeviceHandle
+
+_Structure = TypeVar("_Structure", bound=ctypes.Structure)
+
+_CAPABILITIES_LIMIT: Final = 256  # a chain that is longer goes in circles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRegion:
+    """The migration region as the device fd describes it.
+
+    ``offset`` is its place on the fd, ``size`` its bytes; ``areas`` are what can be
+    mapped, in the order in which the driver lists them, empty ones left out.
+    """
+
+    index: int
+    offset: int
+    size: int
+    areas: tuple[SparseMmapArea, ...]
+
+
+def find_migration_region(handle: DeviceHandle) -> FoundRegion:
+    """Look for the v1 migration region (V1-DISC-01).
+
+    Raises:
+        OSError: the device does not even answer VFIO_DEVICE_GET_INFO.
+        VendorDriverError: the device has none, an empty one, or a capability chain
+            that cannot be followed.
+    """
+    for index in range(_number_of_regions(handle)):
+        try:
+            answer = _region_info(handle, index)
+        except OSError:
+            continue
+        if _is_migration_region(answer):
+            return _found(index, answer)
+    message = (
+        "no region of this device has type "
+        f"{VFIO_REGION_TYPE_MIGRATION}, subtype {VFIO_REGION_SUBTYPE_MIGRATION}: "
+        "it does not offer v1 migration"
+    )
+    raise VendorDriverError(message)
+
+
+def _number_of_regions(handle: DeviceHandle) -> int:
+    argument = bytearray(bytes(vfio_device_info(argsz=sizeof(vfio_device_info))))
+    handle.ioctl(VFIO_DEVICE_GET_INFO(), argument)
+    return int(vfio_device_info.from_buffer_copy(argument).num_regions)
+
+
+def _region_info(handle: DeviceHandle, index: int) -> bytes:
+    """Ask for a region, again while the answer needs more room than was given."""
+    argsz = sizeof(vfio_region_info)
+    while True:
+        argument = bytearray(argsz)
+        argument[: sizeof(vfio_region_info)] = bytes(
+            vfio_region_info(argsz=argsz, index=index)
+        )
+        handle.ioctl(VFIO_DEVICE_GET_REGION_INFO(), argument)
+        needed = vfio_region_info.from_buffer_copy(argument).argsz
+        if needed <= argsz:
+            return bytes(argument)
+        argsz = needed
+
+
+def _capabilities(answer: bytes) -> Iterator[tuple[int, int]]:
+    """Yield id and position of each capability, following ``next``.
+
+    Raises:
+        VendorDriverError: the chain leaves the answer or does not end.
+    """
+    info = vfio_region_info.from_buffer_copy(answer)
+    position = info.cap_offset if info.flags & VFIO_REGION_INFO_FLAG_CAPS else 0
+    for _ in range(_CAPABILITIES_LIMIT):
+        if not position:
+            return
+        header = _at(vfio_info_cap_header, answer, position)
+        yield header.id, position
+        position = header.next
+    message = f"the capability chain of region {info.index} does not end"
+    raise VendorDriverError(message)
+
+
+def _at(structure: type[_Structure], answer: bytes, position: int) -> _Structure:
+    """Read a structure of the chain.
+
+    Raises:
+        VendorDriverError: it leaves the answer.
+    """
+    if position < sizeof(vfio_region_info) or (
+        position + sizeof(structure) > len(answer)
+    ):
+        message = (
+            f"a capability at {position:#x} of a region info of {len(answer):#x} bytes"
+        )
+        raise VendorDriverError(message)
+    return structure.from_buffer_copy(answer, position)
+
+
+def _is_migration_region(answer: bytes) -> bool:
+    for identity, position in _capabilities(answer):
+        if identity == VFIO_REGION_INFO_CAP_TYPE:
+            kind = _at(vfio_region_info_cap_type, answer, position)
+            return (kind.type, kind.subtype) == (
+                VFIO_REGION_TYPE_MIGRATION,
+                VFIO_REGION_SUBTYPE_MIGRATION,
+            )
+    return False
+
+
+def _found(index: int, answer: bytes) -> FoundRegion:
+    info = vfio_region_info.from_buffer_copy(answer)
+    if not info.size:
+        message = f"the migration region, index {index}, has size 0"
+        raise VendorDriverError(message)
+    return FoundRegion(
+        index=index, offset=info.offset, size=info.size, areas=_areas(info, answer)
+    )
+
+
+def _areas(info: vfio_region_info, answer: bytes) -> tuple[SparseMmapArea, ...]:
+    """List what can be mapped: all of it where no capability says less."""
+    if not info.flags & VFIO_REGION_INFO_FLAG_MMAP:
+        return ()
+    for identity, position in _capabilities(answer):
+        if identity == VFIO_REGION_INFO_CAP_SPARSE_MMAP:
+            return tuple(_listed_areas(answer, position))
+    return (SparseMmapArea(0, info.size),)
+
+
+def _listed_areas(answer: bytes, position: int) -> Iterator[SparseMmapArea]:
+    head = _at(vfio_region_info_cap_sparse_mmap, answer, position)
+    position += sizeof(vfio_region_info_cap_sparse_mmap)
+    for number in range(head.nr_areas):
+        place = position + number * sizeof(vfio_region_sparse_mmap_area)
+        area = _at(vfio_region_sparse_mmap_area, answer, place)
+        if area.size:
+            yield SparseMmapArea(area.offset, area.size)

@@ -1,0 +1,1 @@
+"""Commands and reports for people: the only package that prints."""

@@ -1,0 +1,82 @@
+"""What one simulated migration came to: the facts that every report is made from."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vfiomig.frontends.scenario import Scenario
+    from vfiomig.migration.metrics import Metrics, Outcome
+
+
+class Verdict(enum.Enum):
+    """What is known of a device's state after the migration."""
+
+    VERIFIED = "state verified"
+    NOTHING_TO_MOVE = "nothing to move"
+    UNVERIFIED = "unverified"
+    DIFFERS = "state differs"
+    DID_NOT_ARRIVE = "did not arrive"
+
+
+@dataclass(slots=True, kw_only=True)
+class Digests:
+    """Digests of a device's snapshots, hex; ``None`` where none was taken.
+
+    ``source_at_start`` when the migration begins; ``source_at_stop`` on entering
+    STOP; ``destination_before`` on opening; ``destination_after`` within the write
+    that enters RUNNING; ``source_after_failure`` once the source goes on, before any
+    guest traffic, next to ``source_before_failure``, taken just before it did.
+    """
+
+    source_at_start: str | None = None
+    source_at_stop: str | None = None
+    destination_before: str | None = None
+    destination_after: str | None = None
+    source_before_failure: str | None = None
+    source_after_failure: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class DeviceReport:
+    """One device: what it is, its digests, and what they prove.
+
+    ``reason`` says in words why nothing could be verified.
+    """
+
+    name: str
+    target: str
+    digests: Digests
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Death:
+    """A driver that raised what no errno stands for."""
+
+    party: str
+    device: str
+    access: str
+    error: str
+    where: str
+
+
+@dataclass(slots=True, kw_only=True)
+class RunReport:
+    """One run of a scenario, whole.
+
+    ``reason`` is one line on why the outcome is not "completed"; ``ok`` tells whether
+    it ended as the scenario expects, with nothing lost.  ``notes`` are remarks.
+    """
+
+    scenario: Scenario
+    outcome: Outcome
+    reason: str
+    ok: bool
+    devices: list[DeviceReport]
+    metrics: Metrics
+    death: Death | None = None
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""The kernel between the device fd and the vendor driver."""

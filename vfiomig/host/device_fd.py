@@ -1,0 +1,282 @@
+"""One opened device: what the kernel does between its fd and the vendor driver.
+
+Rule 1: accesses of any width, at any place, go to the driver as they came.  The
+kernel does not decode the migration region, so neither does this file; judging is
+the suite's.
+
+Rule 2: what a driver raises reaches the user application as an errno.  What has no
+errno kills the driver: `DriverDiedError`, with the access and the line of its source.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap as _mmap
+import traceback
+from ctypes import sizeof
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from vfiomig.host.region import (
+    MIGRATION_INDEX,
+    NUM_REGIONS,
+    OFFSET_MASK,
+    OFFSET_SHIFT,
+    absent_region_info,
+    migration_region_info,
+)
+from vfiomig.protocol.errors import DriverDiedError
+from vfiomig.uapi.ioctl import (
+    VFIO_DEVICE_GET_INFO,
+    VFIO_DEVICE_GET_IRQ_INFO,
+    VFIO_DEVICE_GET_REGION_INFO,
+    VFIO_DEVICE_RESET,
+)
+from vfiomig.uapi.vfio import (
+    VFIO_DEVICE_FLAGS_PCI,
+    VFIO_DEVICE_FLAGS_RESET,
+    VFIO_PCI_NUM_IRQS,
+    VFIO_PCI_VGA_REGION_INDEX,
+    vfio_device_info,
+    vfio_irq_info,
+    vfio_region_info,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vfiomig.host.device_ops import VendorDriver
+
+# The part of vfio_device_info that the first kernels had: up to num_irqs.
+_DEVICE_INFO_MIN: Final = vfio_device_info.cap_offset.offset
+
+
+class DeviceFd:
+    """A device that a user application has open.
+
+    It answers the calls that a file descriptor of /dev/vfio answers, with the errnos
+    of the kernel.  ``on_close`` is called once, after the driver's ``close``.
+    """
+
+    def __init__(
+        self, driver: VendorDriver, *, on_close: Callable[[], None] | None = None
+    ) -> None:
+        self._driver = driver
+        self._on_close = on_close
+        self._is_open = True
+        self._read: Callable[[int, int], bytes] = driver.read
+        self._write: Callable[[int, bytes], None] = driver.write
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Read ``size`` bytes at ``offset`` of the fd; fewer are a short read.
+
+        Raises:
+            OSError: the driver's errno; EINVAL where no region is; EBADF when closed.
+            DriverDiedError: the driver raised something else.
+        """
+        if offset >> OFFSET_SHIFT != MIGRATION_INDEX:
+            self._refuse_offset(offset)
+        try:
+            data = self._read(offset & OFFSET_MASK, size)
+        except BaseException as error:
+            self._reraise(error, f"read of {size} bytes at {offset & OFFSET_MASK:#x}")
+        if data.__class__ is not bytes or len(data) > size:
+            data = self._checked(data, size, offset & OFFSET_MASK)
+        return data
+
+    def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+        """Write ``data`` at ``offset`` of the fd and return the bytes taken: all.
+
+        Raises:
+            OSError: the driver's errno; EINVAL where no region is; EBADF when closed.
+            DriverDiedError: the driver raised something else.
+        """
+        if offset >> OFFSET_SHIFT != MIGRATION_INDEX:
+            self._refuse_offset(offset)
+        try:
+            self._write(offset & OFFSET_MASK, bytes(data))
+        except BaseException as error:
+            what = f"write of {len(data)} bytes at {offset & OFFSET_MASK:#x}"
+            self._reraise(error, what)
+        return len(data)
+
+    def mmap(
+        self,
+        length: int,
+        offset: int,
+        *,
+        flags: int = _mmap.MAP_SHARED,
+        prot: int = _mmap.PROT_READ | _mmap.PROT_WRITE,
+    ) -> _mmap.mmap:
+        """Map ``length`` bytes at ``offset`` of the fd, inside one sparse area.
+
+        Raises:
+            OSError: EINVAL for a range that is not page aligned, not shared, or not
+                inside an area (ABI-MMAP-01, ABI-MMAP-02); EBADF when closed.
+            DriverDiedError: the driver raised something else, or gave a file that
+                is shorter than its area.
+        """
+        self._require_open()
+        start = offset & OFFSET_MASK
+        if (
+            offset >> OFFSET_SHIFT != MIGRATION_INDEX
+            or start % _mmap.PAGESIZE
+            or length <= 0
+            or not flags & _mmap.MAP_SHARED
+        ):
+            _refuse(errno.EINVAL, f"no mapping of {length:#x} bytes at {offset:#x}")
+        for area in self._driver.migration_region.areas:
+            if area.offset <= start and start + length <= area.offset + area.size:
+                break
+        else:
+            _refuse(errno.EINVAL, f"no sparse area has {length:#x} bytes at {start:#x}")
+        try:
+            fd, place = self._driver.mmap(area)  # type: ignore[attr-defined]
+            within = place + start - area.offset
+            return _mmap.mmap(fd, length, flags=flags, prot=prot, offset=within)
+        except BaseException as error:
+            self._reraise(error, f"mmap of {length:#x} bytes at {start:#x}")
+
+    def ioctl(self, request: int, argument: bytearray | None = None) -> int:
+        """Perform one ioctl; ``argument`` is the user's structure, changed in place.
+
+        Raises:
+            OSError: ENOTTY for an unknown request; EFAULT where the argument is
+                missing or shorter than it says; EINVAL as the kernel has it.
+            DriverDiedError: the driver raised something without an errno in reset.
+        """
+        self._require_open()
+        if request == VFIO_DEVICE_RESET():
+            self._reset()
+        elif request == VFIO_DEVICE_GET_INFO():
+            self._get_info(_structure(argument, _DEVICE_INFO_MIN))
+        elif request == VFIO_DEVICE_GET_REGION_INFO():
+            self._get_region_info(_structure(argument, sizeof(vfio_region_info)))
+        elif request == VFIO_DEVICE_GET_IRQ_INFO():
+            self._get_irq_info(_structure(argument, sizeof(vfio_irq_info)))
+        else:
+            _refuse(errno.ENOTTY, f"unknown ioctl {request:#x}")
+        return 0
+
+    def close(self) -> None:
+        """Let go of the device; a second close is EBADF."""
+        self._require_open()
+        self._is_open = False
+        self._read = self._write = _closed
+        try:
+            self._driver.close()
+        except BaseException as error:
+            self._reraise(error, "close")
+        finally:
+            if self._on_close is not None:
+                self._on_close()
+
+    # -- the ioctls ----------------------------------------------------------------
+
+    def _reset(self) -> None:
+        try:
+            self._driver.reset()
+        except BaseException as error:
+            self._reraise(error, "VFIO_DEVICE_RESET")
+
+    def _get_info(self, argument: bytearray) -> None:
+        info = vfio_device_info(
+            argsz=_argsz(argument),
+            flags=VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
+            num_regions=NUM_REGIONS,
+            num_irqs=VFIO_PCI_NUM_IRQS,
+        )
+        room = min(_argsz(argument), sizeof(info))  # ABI-INFO-06
+        argument[:room] = bytes(info)[:room]
+
+    def _get_region_info(self, argument: bytearray) -> None:
+        argsz = _argsz(argument)
+        index = vfio_region_info.from_buffer_copy(argument).index
+        if index >= NUM_REGIONS or index == VFIO_PCI_VGA_REGION_INDEX:
+            _refuse(errno.EINVAL, f"no region has the index {index}")
+        if index != MIGRATION_INDEX:
+            answer = absent_region_info(index)
+        else:
+            answer = migration_region_info(self._driver.migration_region)
+        info = vfio_region_info.from_buffer_copy(answer)
+        if len(answer) > argsz:  # ABI-INFO-03: say how much it takes, give no chain
+            info.cap_offset = 0
+            answer = b""
+        else:
+            info.argsz = argsz
+        head = bytes(info)
+        argument[: len(head)] = head
+        argument[len(head) : len(answer)] = answer[len(head) :]
+
+    def _get_irq_info(self, argument: bytearray) -> None:
+        info = vfio_irq_info.from_buffer_copy(argument)
+        if info.index >= VFIO_PCI_NUM_IRQS:
+            _refuse(errno.EINVAL, f"no interrupt has the index {info.index}")
+        info.flags = info.count = 0
+        argument[: sizeof(info)] = bytes(info)
+
+    # -- what goes wrong -----------------------------------------------------------
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            _closed()
+
+    def _refuse_offset(self, offset: int) -> NoReturn:
+        self._require_open()
+        _refuse(errno.EINVAL, f"no region of this device lies at {offset:#x}")
+
+    def _checked(self, data: object, size: int, position: int) -> bytes:
+        """Take any kind of bytes for an answer, but never more than were asked for."""
+        if isinstance(data, bytes | bytearray | memoryview) and len(data) <= size:
+            return bytes(data)
+        got = f"{len(data)} bytes" if isinstance(data, bytes) else repr(type(data))
+        raise DriverDiedError(
+            f"read of {size} bytes at {position:#x}", _class_of(self._driver), got
+        )
+
+    def _reraise(self, error: BaseException, access: str) -> NoReturn:
+        if isinstance(error, KeyboardInterrupt | DriverDiedError):
+            raise error
+        if isinstance(error, OSError) and isinstance(error.errno, int):
+            raise error
+        raise DriverDiedError(access, _where(error), _in_one_line(error)) from error
+
+
+def _refuse(code: int, why: str) -> NoReturn:
+    raise OSError(code, why)
+
+
+def _closed(*_: object) -> NoReturn:
+    _refuse(errno.EBADF, "the device fd is closed")
+
+
+def _argsz(argument: bytearray) -> int:
+    return int.from_bytes(argument[:4], "little")
+
+
+def _structure(argument: bytearray | None, minimum: int) -> bytearray:
+    """Return the user's structure if it has the size that it says it has."""
+    if argument is None or len(argument) < 4:
+        _refuse(errno.EFAULT, "the argument is not there")
+    if _argsz(argument) < minimum:
+        _refuse(errno.EINVAL, f"argsz {_argsz(argument)} is less than {minimum}")
+    if len(argument) < _argsz(argument):
+        _refuse(errno.EFAULT, f"argsz {_argsz(argument)} of {len(argument)} bytes")
+    return argument
+
+
+def _where(error: BaseException) -> str:
+    """Name the innermost line of the driver's own file that the error went through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # The first frame is this file's, the next one is where the driver was entered.
+    own = frames[min(1, len(frames) - 1)].filename
+    line = [frame.lineno for frame in frames if frame.filename == own][-1]
+    return f"{own}:{line}"
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _class_of(driver: object) -> str:
+    return f"{type(driver).__module__}.{type(driver).__qualname__}"

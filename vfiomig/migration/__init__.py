@@ -1,0 +1,1 @@
+"""Moving devices from a source to a destination, in virtual time."""

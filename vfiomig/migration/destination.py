@@ -1,0 +1,181 @@
+"""The destination: it loads what comes, then runs; or it gives up, and says so.
+
+It believes nothing of the stream: every field is held against the one value that may
+stand there, in the order in which sections may come, and a device runs only when all
+of them had their end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from vfiomig.migration.clock import SECOND, VirtualClock
+from vfiomig.migration.exchange import Receive, Send, Steps
+from vfiomig.migration.metrics import Metrics, Outcome
+from vfiomig.migration.observer import Observer, Unobserved
+from vfiomig.migration.side import Ending, MigratingDevice, StateNotes
+from vfiomig.protocol.errors import DriverDiedError, StreamError, VfiomigError
+from vfiomig.protocol.qemu_stream import framing
+from vfiomig.uapi.qemu_stream import (
+    QEMU_VM_EOF,
+    QEMU_VM_SECTION_END,
+    QEMU_VM_SECTION_PART,
+    QEMU_VM_SECTION_START,
+    VFIO_MIG_FLAG_DEV_DATA_STATE,
+    VFIO_MIG_FLAG_END_OF_STATE,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Destination:
+    """One side of a migration: `load` is what it does, step by step.
+
+    ``load_bandwidth`` is the rate at which its devices take data, in bytes a second;
+    ``None`` for no time at all.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[MigratingDevice],
+        *,
+        clock: VirtualClock,
+        metrics: Metrics,
+        load_bandwidth: int | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._devices = devices
+        self._clock = clock
+        self._metrics = metrics
+        self._load_bandwidth = load_bandwidth
+        self._observer = observer or Unobserved()
+        self._states = StateNotes("destination", clock, metrics, self._observer)
+        self._position = 0
+        self._open_sections: dict[int, MigratingDevice] = {}
+        self._waiting = list(devices)
+        self._loaded = dict.fromkeys((device.name for device in devices), 0)
+
+    def load(self) -> Steps[Ending]:
+        """Take all devices in and let them run; return how it ended."""
+        try:
+            yield from self._load_stream()
+        except (OSError, VfiomigError) as error:
+            for device in self._devices:
+                device.client.load_cleanup()
+            died = isinstance(error, DriverDiedError)
+            return Ending(Outcome.DIED if died else Outcome.FAILED, error)
+        yield Send(framing.return_path_shut(0))
+        return Ending(Outcome.COMPLETED)
+
+    def _load_stream(self) -> Steps[None]:
+        yield from self._expect(framing.STREAM_HEAD, "the header of a QEMU stream")
+        for device in self._devices:
+            device.client.load_setup()
+            self._states.note(device)
+        while (yield from self._load_section()):
+            pass
+        for device in self._devices:
+            device.client.load_cleanup()
+        self._start_vm()
+
+    # -- sections --------------------------------------------------------------------
+
+    def _load_section(self) -> Steps[bool]:
+        """Load one section; False at the end of the stream."""
+        (section_type,) = yield from self._take(1)
+        if section_type == QEMU_VM_EOF:
+            missing = [*self._waiting, *self._open_sections.values()]
+            if missing:
+                names = ", ".join(device.name for device in missing)
+                self._fail(f"the stream ends before {names} did")
+            return False
+        head = yield from self._take(framing.SECTION_HEAD.size - 1)
+        section = int.from_bytes(head, "big")
+        if section_type == QEMU_VM_SECTION_START:
+            yield from self._load_start(section)
+        elif section not in self._open_sections:
+            self._fail(f"section {section} is not open")
+        elif section_type == QEMU_VM_SECTION_PART:
+            yield from self._load_part(self._open_sections[section])
+        elif section_type == QEMU_VM_SECTION_END:
+            yield from self._load_end(self._open_sections.pop(section))
+        else:
+            self._fail(f"unknown section type {section_type:#04x}")
+        yield from self._expect(framing.section_foot(section), "a section's footer")
+        return True
+
+    def _load_start(self, section: int) -> Steps[None]:
+        """Open the section of the next device, in the order of the source."""
+        if not self._waiting or section in self._open_sections:
+            self._fail(f"section {section} belongs to no device of this machine")
+        device = self._waiting.pop(0)
+        rest = framing.start_rest(device.name)
+        yield from self._expect(rest, f"the START section of {device.name}")
+        self._open_sections[section] = device
+
+    def _load_part(self, device: MigratingDevice) -> Steps[None]:
+        tag = yield from self._take_tag()
+        if tag != VFIO_MIG_FLAG_DEV_DATA_STATE:
+            self._fail(f"unknown tag {tag:#x}")
+        yield from self._load_data(device)
+        yield from self._expect(framing.END_OF_STATE, "the end of the device's state")
+
+    def _load_end(self, device: MigratingDevice) -> Steps[None]:
+        while (tag := (yield from self._take_tag())) == VFIO_MIG_FLAG_DEV_DATA_STATE:
+            yield from self._load_data(device)
+        if tag != VFIO_MIG_FLAG_END_OF_STATE:
+            self._fail(f"unknown tag {tag:#x}")
+
+    def _load_data(self, device: MigratingDevice) -> Steps[None]:
+        """Give one buffer to the device, straight from the stream."""
+        size = yield from self._take_tag()
+        if not size:  # QEMU loads no buffer for a record of nothing
+            return
+        number = self._loaded[device.name]
+        self._observer.buffer_will_load(device.name, number, size)
+        for view in device.client.load_buffer(size):
+            yield from self._fill(view)
+        self._loaded[device.name] = number + 1
+        self._metrics.loaded_device_bytes += size
+        if self._load_bandwidth is not None:
+            self._clock.advance(size * SECOND // self._load_bandwidth)
+
+    # -- the end ---------------------------------------------------------------------
+
+    def _start_vm(self) -> None:
+        for device in self._devices:
+            self._observer.destination_will_run(device.name)
+        for device in self._devices:
+            device.client.vm_state_change(running=True)
+            self._observer.destination_runs(device.name)
+            self._states.note(device)
+        self._metrics.resumed_at = self._clock.now
+
+    # -- the stream ------------------------------------------------------------------
+
+    def _fill(self, view: memoryview) -> Steps[None]:
+        wanted = len(view)
+        got = yield Receive(view)
+        self._position += got
+        if got < wanted:
+            self._fail(f"it ends, {wanted - got} bytes early")
+
+    def _take(self, size: int) -> Steps[bytes]:
+        buffer = bytearray(size)
+        with memoryview(buffer) as view:
+            yield from self._fill(view)
+        return bytes(buffer)
+
+    def _take_tag(self) -> Steps[int]:
+        return int.from_bytes((yield from self._take(framing.TAG.size)), "big")
+
+    def _expect(self, wanted: bytes, what: str) -> Steps[None]:
+        began = self._position
+        got = yield from self._take(len(wanted))
+        if got != wanted:
+            message = f"{got.hex()} is not {what}"
+            raise StreamError(message, position=began)
+
+    def _fail(self, why: str) -> NoReturn:
+        raise StreamError(why, position=self._position)

@@ -1,0 +1,86 @@
+"""What a migration did, in numbers that say what they count.
+
+Times are virtual nanoseconds since the migration began, on one time line for both
+sides.  Bytes are counted at the source's end of the stream unless a field says
+otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Outcome(enum.Enum):
+    """How a migration ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    NOT_CONVERGED = "not-converged"
+    DIED = "died"
+
+
+@dataclass(slots=True, kw_only=True)
+class Round:
+    """One round of pre-copy: until as much was sent as was pending when it began.
+
+    ``device_bytes`` are the buffers' bytes; ``pending_bytes`` is what the devices
+    said when it began, an estimate; ``polls`` counts how often each was asked.
+    """
+
+    number: int
+    began_at: int
+    pending_bytes: int
+    ended_at: int = 0
+    device_bytes: int = 0
+    buffers: int = 0
+    polls: int = 0
+    # The last look found a buffer of 0 bytes, or none: it would go on for ever.
+    is_idle: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """A device_state that a party reached, and when."""
+
+    at: int
+    party: str  # "source" or "destination"
+    device: str
+    device_state: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Metrics:
+    """The numbers of one migration; ``None`` where it did not come that far."""
+
+    rounds: list[Round] = field(default_factory=list)
+    state_changes: list[StateChange] = field(default_factory=list)
+
+    # Bytes of the stream, framing included, and of the buffers in it.
+    stream_bytes: int = 0
+    precopy_device_bytes: int = 0
+    stop_and_copy_device_bytes: int = 0
+    # Buffers as the destination's devices took them.
+    loaded_device_bytes: int = 0
+
+    # From the source's stop to the destination's RUNNING; what was expected of it
+    # when pre-copy ended: pending_bytes over the link and into the destination.
+    stopped_at: int | None = None
+    resumed_at: int | None = None
+    expected_downtime: int | None = None
+    pending_bytes_at_switch_over: int | None = None
+    # When the source knew how it ended.
+    ended_at: int | None = None
+
+    @property
+    def downtime(self) -> int | None:
+        """How long neither side ran; ``None`` if the destination never did."""
+        if self.stopped_at is None or self.resumed_at is None:
+            return None
+        return self.resumed_at - self.stopped_at
+
+    @property
+    def device_bytes(self) -> int:
+        """All bytes of buffers that were sent."""
+        return self.precopy_device_bytes + self.stop_and_copy_device_bytes

@@ -1,0 +1,173 @@
+"""Moving bytes between two ends by calls that do not block, for the suite in check.py.
+
+Nothing waits without a limit.  Where no byte moves, the ends' descriptors are waited
+for; where there is none, a link that stands still for a few rounds does so for ever.
+Whatever an end answers is judged here: AssertionError says what was seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import selectors
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from vfiomig.migration.transport.base import ByteStream, Pair
+
+# Rounds in which nothing moves: one to post a buffer and one to fill it are honest.
+_IDLE_ROUNDS: Final = 4
+# A descriptor may say "ready" for a call that then moves nothing.
+_VAIN_ROUNDS: Final = 10_000
+
+
+class Flow:
+    """Bytes that go one way, in sends of given sizes and into given buffers.
+
+    Without sizes every send offers all that is left; without buffers there is one of
+    a mebibyte.
+    """
+
+    def __init__(
+        self,
+        ends: Pair,
+        payload: bytes,
+        *,
+        sends: Sequence[int] = (),
+        rooms: Sequence[bytearray] = (),
+    ) -> None:
+        self.source, self.sink = ends
+        self._payload = memoryview(payload)
+        self._sends = itertools.cycle(sends or [len(payload)])
+        self._rooms = itertools.cycle(rooms or [bytearray(1 << 20)])
+        self._buffer: memoryview | None = None
+        self._sent = self._received = 0
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the source took everything."""
+        return self._sent == len(self._payload)
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the sink got everything."""
+        return self._received == len(self._payload)
+
+    def step(self) -> bool:
+        """Offer a piece and ask for one; return whether any byte moved."""
+        before = self._sent + self._received
+        if not self.is_sent:
+            piece = self._payload[self._sent :][: next(self._sends)]
+            self._sent += send(self.source, piece)
+        if not self.has_arrived:
+            self._take()
+        return self._sent + self._received > before
+
+    def _take(self) -> None:
+        if self._buffer is None:
+            self._buffer = memoryview(next(self._rooms))
+        count = receive(self.sink, self._buffer)
+        if count is None:
+            return
+        if count == 0:
+            fail(f"the stream ended after {self._received} bytes of {self._sent} sent")
+        if self._buffer[:count] != self._payload[self._received :][:count]:
+            fail(f"a byte differs among the {count} from byte {self._received} on")
+        self._received += count
+        self._buffer = None
+
+
+class Link:
+    """The two ends of one link, and what the claims do with them."""
+
+    def __init__(self, near: ByteStream, far: ByteStream, wait_seconds: float) -> None:
+        self.near, self.far = near, far
+        self.there: Pair = near, far
+        self.back: Pair = far, near
+        self._wait_seconds = wait_seconds
+
+    def move(self, *flows: Flow) -> None:
+        """Alternate the flows until all bytes of all of them have arrived."""
+        while not all(flow.has_arrived for flow in flows):
+            self._go_on(
+                lambda: sum(flow.step() for flow in flows) > 0,
+                readers=[flow.sink for flow in flows if not flow.has_arrived],
+                writers=[flow.source for flow in flows if not flow.is_sent],
+            )
+
+    def receive(self, stream: ByteStream, buffer: memoryview) -> int:
+        """Wait for bytes in ``buffer``, or for the end of the stream (0)."""
+        counts: list[int] = []
+
+        def has_answer() -> bool:
+            count = receive(stream, buffer)
+            counts.extend([] if count is None else [count])
+            return bool(counts)
+
+        self._go_on(has_answer, readers=[stream])
+        return counts[0]
+
+    def is_readable(self, descriptor: int, *, at_once: bool) -> bool:
+        """Ask a selector whether there is something to read, now or in a while."""
+        seconds = 0 if at_once else self._wait_seconds
+        return _wait({descriptor: selectors.EVENT_READ}, seconds)
+
+    def _go_on(
+        self,
+        step: Callable[[], bool],
+        *,
+        readers: Sequence[ByteStream],
+        writers: Sequence[ByteStream] = (),
+    ) -> None:
+        """Call ``step`` until it returns True, and wait where it returns False."""
+        for vain in range(1, _VAIN_ROUNDS + 1):
+            if step():
+                return
+            if events := _wanted_events(readers, writers):
+                if not _wait(events, self._wait_seconds):
+                    fail(f"nothing moved within {self._wait_seconds} s")
+            elif vain == _IDLE_ROUNDS:
+                fail(f"nothing moved in {_IDLE_ROUNDS} rounds of calls")
+        fail(f"nothing moved in {_VAIN_ROUNDS} rounds of calls")
+
+
+def send(stream: ByteStream, data: memoryview) -> int:
+    """Send, and hold the count to the range that it can have."""
+    taken = stream.send(data)
+    if not 0 <= taken <= len(data):
+        fail(f"send() took {taken} bytes of {len(data)}")
+    return taken
+
+
+def receive(stream: ByteStream, buffer: memoryview) -> int | None:
+    """Receive, and hold the count to the range that it can have."""
+    count = stream.receive_into(buffer)
+    if count is not None and not 0 <= count <= len(buffer):
+        fail(f"receive_into() returned {count} for a buffer of {len(buffer)} bytes")
+    return count
+
+
+def fail(saw: str) -> NoReturn:
+    """Raise AssertionError with what was seen."""
+    raise AssertionError(saw)
+
+
+def _wanted_events(
+    readers: Iterable[ByteStream], writers: Iterable[ByteStream]
+) -> dict[int, int]:
+    """Return what to wait for by descriptor; empty where there is none."""
+    events: dict[int, int] = {}
+    wanted = ((readers, selectors.EVENT_READ), (writers, selectors.EVENT_WRITE))
+    for streams, event in wanted:
+        for stream in streams:
+            if (descriptor := stream.fileno()) is not None:
+                events[descriptor] = events.get(descriptor, 0) | event
+    return events
+
+
+def _wait(events: dict[int, int], seconds: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        for descriptor, event in events.items():
+            selector.register(descriptor, event)
+        return bool(selector.select(seconds))

@@ -1,0 +1,146 @@
+"""A link inside one process that copies each byte once.
+
+There is no buffer between the two ends.  The receiver posts its own buffer, and the
+sender's bytes go straight into it: one memmove from the vendor driver's data section
+to where the destination wants them.  So nothing can be sent before the peer has asked.
+
+      destination                         source
+      receive_into(buffer) -> None
+                                          send(view) -> bytes copied into buffer
+      receive_into(buffer) -> that many
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vfiomig.migration.transport.base import Pair
+
+
+def make_memory_pair() -> Pair:
+    """Return both ends of a link within this process."""
+    there, back = _Lane(), _Lane()
+    return MemoryStream(there, back), MemoryStream(back, there)
+
+
+class MemoryStream:
+    """One end of a link within this process; a ByteStream."""
+
+    def __init__(self, outgoing: _Lane, incoming: _Lane) -> None:
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._closed = False
+
+    def send(self, data: memoryview) -> int:
+        """Copy into the buffer that the peer posted; 0 when there is none or no room.
+
+        Raises BrokenPipeError when the peer has closed or this end has finished, and
+        ValueError when this end is closed.
+        """
+        self._require_open()
+        return self._outgoing.fill(data)
+
+    def receive_into(self, buffer: memoryview) -> int | None:
+        """Post ``buffer``, or say how many bytes the peer has put into it.
+
+        A buffer that nothing came into may be replaced by another. Raises ValueError
+        for one without room, for another than the one that holds bytes, and when this
+        end is closed; TypeError for a read-only one.
+        """
+        self._require_open()
+        return self._incoming.take(buffer)
+
+    def finish(self) -> None:
+        """Send no more: the peer reads what its buffer holds, then the end."""
+        self._outgoing.finish()
+
+    def close(self) -> None:
+        """End both directions and let go of the posted buffer."""
+        self._closed = True
+        self._outgoing.finish()
+        self._incoming.abandon()
+
+    def fileno(self) -> None:
+        """Return None: only a call of the peer can change anything here."""
+
+    def _require_open(self) -> None:
+        if self._closed:
+            message = "this end of the memory link is closed"
+            raise ValueError(message)
+
+
+class _Lane:
+    """One direction: the buffer its reader posted, and which of the two has left."""
+
+    def __init__(self) -> None:
+        self._posted: memoryview | None = None
+        self._place: tuple[int, int] | None = None
+        self._filled = 0
+        self._finished = False
+        self._abandoned = False
+
+    def fill(self, data: memoryview) -> int:
+        """Copy what fits from ``data`` to behind what the posted buffer holds."""
+        if self._finished:
+            raise BrokenPipeError(errno.EPIPE, "this end has finished sending")
+        if self._abandoned:
+            raise BrokenPipeError(errno.EPIPE, "the peer has closed the memory link")
+        if self._posted is None:
+            return 0
+        start = self._filled
+        count = min(len(data), len(self._posted) - start)
+        self._posted[start : start + count] = data[:count]
+        self._filled = start + count
+        return count
+
+    def take(self, buffer: memoryview) -> int | None:
+        """Answer the reader: bytes in ``buffer``, 0 at the end, None after posting."""
+        if not buffer:
+            message = "a buffer to receive into must have room for a byte"
+            raise ValueError(message)
+        place = _place(buffer)
+        if self._filled:
+            return self._consume(place)
+        if self._finished:
+            return 0
+        self._release()
+        self._place = place
+        # A view of our own: the caller's may be released, or end with its expression.
+        self._posted = memoryview(buffer)
+        return None
+
+    def finish(self) -> None:
+        """No more bytes come; a buffer that none came into is let go of now."""
+        self._finished = True
+        if not self._filled:
+            self._release()
+
+    def abandon(self) -> None:
+        """Nobody reads any more: what came and was not taken is lost."""
+        self._abandoned = True
+        self._filled = 0
+        self._release()
+
+    def _consume(self, place: tuple[int, int]) -> int:
+        if place != self._place:
+            message = (
+                f"{self._filled} bytes wait in another buffer: receive_into() goes on "
+                "with the buffer that it returned None for"
+            )
+            raise ValueError(message)
+        count, self._filled = self._filled, 0
+        self._release()
+        return count
+
+    def _release(self) -> None:
+        if self._posted is not None:
+            self._posted.release()
+            self._posted = None
+
+
+def _place(buffer: memoryview) -> tuple[int, int]:
+    """Return where a writable view lies in memory, and its size in bytes."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer)), buffer.nbytes

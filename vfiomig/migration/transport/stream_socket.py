@@ -1,0 +1,78 @@
+"""A connected stream socket as a ByteStream.
+
+The kernel's answers pass unchanged, but for two: EAGAIN becomes "none now", and a peer
+that left is an exception, never SIGPIPE, whatever the process does with that signal.
+
+Where the kernel differs from the plain contract: an end that closes with bytes unread
+resets the link (a TCP RST, and unix(7) sockets alike), so that its peer's
+``receive_into`` raises ConnectionResetError once instead of returning 0.
+"""
+
+from __future__ import annotations
+
+import socket
+
+
+class SocketStream:
+    """One end of a connected SOCK_STREAM socket; a ByteStream that owns the socket."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.settimeout(0)
+        self._socket = connected
+
+    def send(self, data: memoryview) -> int:
+        """Hand bytes to the kernel; 0 when its buffer is full (EAGAIN).
+
+        Raises BrokenPipeError (EPIPE) or ConnectionResetError (ECONNRESET) when the
+        peer is gone, another OSError when the network fails, and ValueError when this
+        end is closed.
+        """
+        self._require_open()
+        if not data:
+            return 0
+        try:
+            return self._socket.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+
+    def receive_into(self, buffer: memoryview) -> int | None:
+        """Read what the kernel holds; 0 at the end of the stream, None for EAGAIN.
+
+        Raises ConnectionResetError (ECONNRESET) when the peer closed without reading
+        all that this end sent, another OSError when the network fails, and ValueError
+        for a buffer without room or when this end is closed.
+        """
+        self._require_open()
+        if not buffer:
+            message = "a buffer to receive into must have room for a byte"
+            raise ValueError(message)
+        try:
+            return self._socket.recv_into(buffer)
+        except BlockingIOError:
+            return None
+
+    def finish(self) -> None:
+        """Shut the sending half down (SHUT_WR)."""
+        if self._is_closed():
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            # ENOTCONN: the peer has reset the link, so it reads nothing more anyway.
+            return
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def fileno(self) -> int | None:
+        """Return the socket's descriptor, None once it is closed."""
+        return None if self._is_closed() else self._socket.fileno()
+
+    def _is_closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def _require_open(self) -> None:
+        if self._is_closed():
+            message = "this end of the socket is closed"
+            raise ValueError(message)

@@ -1,0 +1,70 @@
+"""The exceptions of vfiomig.
+
+::
+
+    VfiomigError
+    |-- ProtocolError            a peer said something that the protocol does not allow
+    |   |-- UserApplicationError
+    |   `-- VendorDriverError
+    |       `-- DriverDiedError  it raised what no errno stands for
+    |-- StateError               asked for in the wrong state
+    `-- StreamError              a migration stream that cannot be read
+
+What crosses the simulated system calls is an ``OSError`` with an errno, as it would
+be; it is not one of these.
+"""
+
+from __future__ import annotations
+
+
+class VfiomigError(Exception):
+    """Anything that vfiomig itself finds wrong; ``str()`` is one line for a person."""
+
+
+class ProtocolError(VfiomigError):
+    """A peer said something that the protocol does not allow."""
+
+
+class UserApplicationError(ProtocolError):
+    """The user application is at fault."""
+
+
+class VendorDriverError(ProtocolError):
+    """The vendor driver is at fault."""
+
+
+class DriverDiedError(VendorDriverError):
+    """The vendor driver raised something that is not an ``OSError``.
+
+    ``access`` says what it was asked, ``where`` names the line of its source that
+    raised, and ``error`` is the exception in one line.
+    """
+
+    def __init__(self, access: str, where: str, error: str) -> None:
+        super().__init__(f"died at {access}: {error} ({where})")
+        self.access = access
+        self.where = where
+        self.error = error
+
+
+class StateError(VfiomigError):
+    """Something was asked for in a state that does not allow it.
+
+    ``state`` is the one found and ``required`` names what would have done.
+    """
+
+    def __init__(self, message: str, *, state: object, required: object) -> None:
+        super().__init__(message)
+        self.state = state
+        self.required = required
+
+
+class StreamError(VfiomigError):
+    """A migration stream that cannot be read.
+
+    ``position`` is the byte of the stream, counted from 0, where that showed.
+    """
+
+    def __init__(self, message: str, *, position: int) -> None:
+        super().__init__(f"byte {position} of the stream: {message}")
+        self.position = position

@@ -1,0 +1,1 @@
+"""QEMU's migration stream: the framing, and the sections of VFIO devices."""

@@ -1,0 +1,93 @@
+"""The fixed parts of a QEMU migration stream, as bytes.
+
+A stream is a header, sections, and an end.  A device's sections share one id: START
+names it, PART carries a buffer of pre-copy, END all of stop-and-copy::
+
+    section:  type | be32 id | [START: idlen, name, be32 instance, be32 version]
+              payload | footer: 0x7e | be32 id
+    payload:  START  SETUP EOS
+              PART   DATA be64 size, the buffer, EOS
+              END    { DATA be64 size, the buffer }* EOS
+
+Every field has one value that is right, so a damaged frame never passes for a whole
+one: who reads holds each against what this file writes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from vfiomig.uapi.qemu_stream import (
+    MIG_RP_MSG_SHUT,
+    QEMU_VM_EOF,
+    QEMU_VM_FILE_MAGIC,
+    QEMU_VM_FILE_VERSION,
+    QEMU_VM_SECTION_FOOTER,
+    QEMU_VM_SECTION_START,
+    VFIO_MIG_FLAG_DEV_DATA_STATE,
+    VFIO_MIG_FLAG_DEV_SETUP_STATE,
+    VFIO_MIG_FLAG_END_OF_STATE,
+)
+
+SECTION_HEAD: Final = struct.Struct(">BI")
+TAG: Final = struct.Struct(">Q")
+DATA_HEAD: Final = struct.Struct(">QQ")
+_INSTANCE_AND_VERSION: Final = struct.Struct(">II")
+_RETURN_PATH: Final = struct.Struct(">HHI")
+
+STREAM_HEAD: Final = struct.pack(">II", QEMU_VM_FILE_MAGIC, QEMU_VM_FILE_VERSION)
+STREAM_END: Final = bytes([QEMU_VM_EOF])
+END_OF_STATE: Final = TAG.pack(VFIO_MIG_FLAG_END_OF_STATE)
+
+# What a vfio device registers with the migration core: instance and version.
+_VFIO_INSTANCE: Final = 0
+_VFIO_VERSION: Final = 1
+VFIO_SUFFIX: Final = "/vfio"
+
+RETURN_PATH_SIZE: Final = _RETURN_PATH.size
+
+
+def section_head(section_type: int, section_id: int) -> bytes:
+    """Return the head of a PART or END section."""
+    return SECTION_HEAD.pack(section_type, section_id)
+
+
+def section_foot(section_id: int) -> bytes:
+    """Return the footer of a section."""
+    return SECTION_HEAD.pack(QEMU_VM_SECTION_FOOTER, section_id)
+
+
+def start_section(section_id: int, device: str) -> bytes:
+    """Return the whole START section of a VFIO device."""
+    return b"".join(
+        (
+            SECTION_HEAD.pack(QEMU_VM_SECTION_START, section_id),
+            start_rest(device),
+            section_foot(section_id),
+        )
+    )
+
+
+def start_rest(device: str) -> bytes:
+    """Return what stands between head and footer of a START section."""
+    name = (device + VFIO_SUFFIX).encode()
+    return b"".join(
+        (
+            bytes([len(name)]),
+            name,
+            _INSTANCE_AND_VERSION.pack(_VFIO_INSTANCE, _VFIO_VERSION),
+            TAG.pack(VFIO_MIG_FLAG_DEV_SETUP_STATE),
+            END_OF_STATE,
+        )
+    )
+
+
+def data_head(size: int) -> bytes:
+    """Return what stands before a buffer of ``size`` bytes."""
+    return DATA_HEAD.pack(VFIO_MIG_FLAG_DEV_DATA_STATE, size)
+
+
+def return_path_shut(error: int) -> bytes:
+    """Return the destination's last word: 0 when its VM runs, else not."""
+    return _RETURN_PATH.pack(MIG_RP_MSG_SHUT, 4, error)

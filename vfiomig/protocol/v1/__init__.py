@@ -1,0 +1,1 @@
+"""The v1 migration region protocol, as states, sequences and requests."""

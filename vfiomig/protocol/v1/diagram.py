@@ -1,0 +1,54 @@
+"""The transition table as a Mermaid state diagram, for specs/v1/README.md.
+
+The drawing is made from ``ARCS``, and a test compares the file with it: to change the
+picture, change the table and run ``python -m vfiomig.protocol.v1.diagram``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vfiomig.protocol.v1.states import ARCS, DEFAULT_STATE, ArcClass, state_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Solid where the header draws the arc, dashed by its label where it does not:
+# Mermaid's state diagrams know one kind of line.
+_DRAWN: Final = (ArcClass.REQ, ArcClass.EXP, ArcClass.OPT)
+
+
+def mermaid() -> str:
+    """Return the source of the diagram, one arc a line."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield "stateDiagram-v2"
+    yield f"    [*] --> {DEFAULT_STATE.name}: open"
+    for arc_class in _DRAWN:
+        for arc in ARCS:
+            if arc.arc_class is arc_class:
+                source, target = state_name(arc.source), state_name(arc.target)
+                yield f"    {source} --> {target}: {arc_class.name}"
+    yield f"    ERROR --> {DEFAULT_STATE.name}: VFIO_DEVICE_RESET"
+
+
+def table() -> str:
+    """Return the 8x8 table in Markdown: rows are from, columns are to."""
+    values = range(8)
+    head = "| from / to | " + " | ".join(map(_title, values)) + " |"
+    rule = "|---" * 9 + "|"
+    classes = {(arc.source, arc.target): arc.arc_class.name for arc in ARCS}
+    rows = (
+        f"| **{_title(source)}** | "
+        + " | ".join(classes[source, target] for target in values)
+        + " |"
+        for source in values
+    )
+    return "\n".join((head, rule, *rows)) + "\n"
+
+
+def _title(value: int) -> str:
+    name = state_name(value)
+    return name if name.endswith("b") else f"{value:03b} {name}"

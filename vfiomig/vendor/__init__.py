@@ -1,0 +1,1 @@
+"""Vendor drivers: one that obeys every rule, and devices worth migrating."""

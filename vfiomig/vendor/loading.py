@@ -1,0 +1,86 @@
+"""One session of resuming: chunks into a model, checked one by one."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, NoReturn
+
+from vfiomig.vendor import chunk
+from vfiomig.vendor.chunk import HEADER_SIZE, Chunk
+
+if TYPE_CHECKING:
+    from vfiomig.vendor.device_model import DeviceModel
+
+
+class LoadingSession:
+    """From the write that sets RESUMING to the one that clears it.
+
+    A stream that showed itself wrong stays refused: what came of it is dropped at
+    once, and no later chunk is taken.
+    """
+
+    def __init__(self, model: DeviceModel, view: memoryview) -> None:
+        self._model = model
+        self._view = view
+        self._expected = 0
+        self._complete = False
+        self.is_refused = False
+        self._forget_buffer()  # V1-TRANS-26
+        model.begin_loading()
+
+    def take(self, size: int) -> None:
+        """Consume the chunk of ``size`` bytes that is in the data section (V1-RES-05).
+
+        Raises:
+            OSError: EINVAL for a size that no chunk has; what `chunk.unseal` raises;
+                EINVAL for a foreign chunk, EPROTO for one out of order, and what the
+                model finds wrong.
+        """
+        if self.is_refused:
+            _refuse(errno.EINVAL, "this stream was refused before")
+        if not HEADER_SIZE <= size <= len(self._view):
+            _refuse(errno.EINVAL, f"no chunk of {size} bytes is in the data section")
+        try:
+            self._apply(chunk.unseal(self._view[:size]))
+        except OSError:
+            self.is_refused = True
+            self._model.drop_loading()
+            raise
+        self._forget_buffer()
+
+    def finish(self) -> None:
+        """Make what was loaded the device's state.
+
+        Raises:
+            OSError: EINVAL if the stream was refused or is not complete.
+        """
+        if self.is_refused:
+            _refuse(errno.EINVAL, "this stream was refused")
+        if not self._complete:
+            _refuse(errno.EINVAL, f"the stream has not ended after {self._expected}")
+        self._model.finish_loading()
+
+    def drop(self) -> None:
+        """Forget what was loaded."""
+        if not self.is_refused:
+            self._model.drop_loading()
+
+    def _apply(self, head: Chunk) -> None:
+        if (head.kind, head.shape) != (self._model.kind, self._model.shape):
+            theirs = f"kind {head.kind:#x}, shape {head.shape:#x}"
+            _refuse(errno.EINVAL, f"a chunk of another device: {theirs}")
+        takes_the_place = head.flags & chunk.AGAIN and head.sequence + 1
+        if self._expected not in (head.sequence, takes_the_place):
+            why = f"chunk {head.sequence} came where {self._expected} belongs"
+            _refuse(errno.EPROTO, why)
+        self._model.load(self._view[HEADER_SIZE : HEADER_SIZE + head.size])
+        self._expected = head.sequence + 1
+        self._complete = bool(head.flags & chunk.LAST)
+
+    def _forget_buffer(self) -> None:
+        """Leave nothing that a later data_size could take for a chunk."""
+        self._view[:HEADER_SIZE] = bytes(HEADER_SIZE)
+
+
+def _refuse(code: int, why: str) -> NoReturn:
+    raise OSError(code, why)
