@@ -49,7 +49,7 @@ class DeviceReport:
     name: str
     target: str
     digests: Digests
-    verdict: Verdict
+    verdict: Verdict = Verdict.DID_NOT_ARRIVE
     reason: str = ""
 
 
@@ -69,7 +69,9 @@ class RunReport:
     """One run of a scenario, whole.
 
     ``reason`` is one line on why the outcome is not "completed"; ``ok`` tells whether
-    it ended as the scenario expects, with nothing lost.  ``notes`` are remarks.
+    it ended as the scenario expects, with nothing lost.  ``flip_unnoticed``: a bit
+    arrived flipped, and the destination ran all the same.  ``lost`` are devices that
+    the source could not bring back, each with the reason.  ``notes`` are remarks.
     """
 
     scenario: Scenario
@@ -79,4 +81,6 @@ class RunReport:
     devices: list[DeviceReport]
     metrics: Metrics
     death: Death | None = None
+    flip_unnoticed: bool = False
+    lost: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
-import stat
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from vfiomig.client.conduct import CONDUCTS
+from vfiomig.frontends.device_names import LONGEST_NAME, derived_names
 from vfiomig.frontends.plain_text import plain, quoted
+from vfiomig.frontends.toml_file import read_toml
 from vfiomig.frontends.toml_values import (
     REQUIRED,
+    BadKeyError,
     Key,
-    KeyProblem,
     Table,
     Tables,
     duration,
@@ -42,11 +40,8 @@ from vfiomig.protocol.errors import VfiomigError
 from vfiomig.vendor.faults import FAULT_SITES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-_LARGEST_FILE: Final = 1 << 20  # bytes; a scenario has one or two thousand
-_LONGEST_NAME: Final = 64
-_POSITION: Final = re.compile(r"(.*) \(at (line \d+, column \d+|end of document)\)")
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
 
 class ScenarioError(VfiomigError):
@@ -157,20 +152,20 @@ _MOMENTS: Final[dict[str, dict[str, int | None]]] = {
 _ACCESS_COST: Final = Key(duration, 1_000)
 
 
-def _make_fault(  # noqa: PLR0913 -- the keys of the table
+def _make_fault(
     *, party: str, device: str, on: str, errno: int, at: str, number: int | None
 ) -> Fault:
     moments = _MOMENTS[party]
     if at not in moments:
         known = ", ".join(f'"{moment}"' for moment in moments)
-        raise KeyProblem("at", f'must be one of {known} at the {party}, not "{at}"')
+        raise BadKeyError("at", f'must be one of {known} at the {party}, not "{at}"')
     first = moments[at]
     if first is None and number is not None:
-        raise KeyProblem("number", f'does not go with at = "{at}"')
+        raise BadKeyError("number", f'does not go with at = "{at}"')
     if first is not None and number is None:
-        raise KeyProblem("number", f'is missing: which {at}, from {first}?')
+        raise BadKeyError("number", f"is missing: which {at}, from {first}?")
     if first is not None and number is not None and number < first:
-        raise KeyProblem("number", f"must be at least {first}, not {number}")
+        raise BadKeyError("number", f"must be at least {first}, not {number}")
     return Fault(party=party, device=device, on=on, code=errno, at=at, number=number)
 
 
@@ -183,8 +178,8 @@ _DEVICE: Final = Table(
         ),
         "name": Key(
             text(
-                rf"[A-Za-z0-9._-]{{1,{_LONGEST_NAME}}}",
-                f"1 to {_LONGEST_NAME} letters, digits, dots, dashes or underscores",
+                rf"[A-Za-z0-9._-]{{1,{LONGEST_NAME}}}",
+                f"1 to {LONGEST_NAME} letters, digits, dots, dashes or underscores",
             )
         ),
         "work": Key(whole(0), 1_000),
@@ -231,7 +226,9 @@ _FAULT: Final = Table(
         "device": Key(text(r"(?s).+", "a device's name"), REQUIRED),
         "on": Key(one_of(*FAULT_SITES), REQUIRED),
         "errno": Key(errno_code, REQUIRED),
-        "at": Key(one_of(*dict.fromkeys(itertools.chain(*_MOMENTS.values()))), REQUIRED),
+        "at": Key(
+            one_of(*dict.fromkeys(itertools.chain(*_MOMENTS.values()))), REQUIRED
+        ),
         "number": Key(whole(0)),
     },
 )
@@ -268,7 +265,7 @@ def load_scenario(path: Path) -> Scenario:
     document = _document(path)
     try:
         return _made(document, path)
-    except KeyProblem as problem:
+    except BadKeyError as problem:
         raise ScenarioError(_line(path, problem)) from None
 
 
@@ -291,20 +288,20 @@ def with_targets(scenario: Scenario, targets: Sequence[str]) -> Scenario:
     if not targets:
         return scenario
     work = cast("int", _DEVICE.keys["work"].default)
-    names = _derived_names(targets, taken=())
+    names = derived_names(targets, taken=())
     devices = tuple(
         DeviceSpec(name=name, target=target, work=work)
         for name, target in zip(names, targets, strict=True)
     )
     try:
         _require_devices(scenario.faults, devices)
-    except KeyProblem as problem:
+    except BadKeyError as problem:
         raise ScenarioError(_line(scenario.file, problem)) from None
     return dataclasses.replace(scenario, devices=devices)
 
 
 def _made(document: dict[str, object], file: Path | None) -> Scenario:
-    """Put the values of a document together; raises KeyProblem."""
+    """Put the values of a document together; raises BadKeyError."""
     values = cast("dict[str, object]", KEYS(document))
     source, destination, expect = (
         cast("dict[str, object]", values.pop(name))
@@ -327,3 +324,52 @@ def _made(document: dict[str, object], file: Path | None) -> Scenario:
         load_bandwidth=destination["load_bandwidth"],
         expected=Outcome(expect["outcome"]),
     )
+
+
+def _named(devices: object, folder: Path | None) -> tuple[DeviceSpec, ...]:
+    """Give every device a name of its own; raises BadKeyError for one given twice."""
+    tables = cast("tuple[dict[str, object], ...]", devices)
+    given: dict[str, int] = {}
+    for number, table in enumerate(tables):
+        if (name := cast("str | None", table["name"])) is None:
+            continue
+        if (first := given.setdefault(name, number)) != number:
+            place = f"device[{number}].name"
+            raise BadKeyError(place, f"{quoted(name)} is device[{first}] already")
+    derived = derived_names(
+        [cast("str", table["target"]) for table in tables if table["name"] is None],
+        taken=given,
+    )
+    return tuple(
+        DeviceSpec(
+            name=cast("str | None", table["name"]) or next(derived),
+            target=cast("str", table["target"]),
+            work=cast("int", table["work"]),
+            folder=folder,
+        )
+        for table in tables
+    )
+
+
+def _require_devices(faults: Iterable[Fault], devices: Sequence[DeviceSpec]) -> None:
+    names = [device.name for device in devices]
+    for number, fault in enumerate(faults):
+        if fault.device not in names:
+            reason = f"no device is called {quoted(fault.device)}"
+            place = f"fault[{number}].device"
+            raise BadKeyError(place, f"{reason}; there is {', '.join(names)}")
+
+
+def _document(path: Path) -> dict[str, object]:
+    try:
+        return read_toml(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError as error:
+        reason = str(error)
+    raise ScenarioError(_line(path, BadKeyError("", plain(reason))))
+
+
+def _line(file: Path | None, problem: BadKeyError) -> str:
+    place = plain(str(file)) if file else "the built-in scenario"
+    return ": ".join(part for part in (place, problem.place, problem.reason) if part)

@@ -2,7 +2,7 @@
 
 Rule 1: a parser takes what tomllib gave for a key and returns what the program works
 with, or raises ``ValueError`` with a reason that can follow "KEY: ".  One that looks
-into tables knows the place of what is wrong, and raises ``KeyProblem``.
+into tables knows the place of what is wrong, and raises ``BadKeyError``.
 
 Rule 2: TOML's ``true`` is an ``int`` to Python.  Here it is not.
 """
@@ -37,7 +37,7 @@ _ERRNO_NAME: Final = {
 Parser: TypeAlias = "Callable[[object], object]"
 
 
-class KeyProblem(ValueError):
+class BadKeyError(ValueError):
     """What is wrong with a key: ``place`` is its path inside the value parsed."""
 
     def __init__(self, place: str, reason: str) -> None:
@@ -192,14 +192,14 @@ class Table:
     written: str
 
     def __call__(self, value: object) -> object:
-        """Return what ``make`` returns; raises KeyProblem."""
+        """Return what ``make`` returns; raises BadKeyError."""
         if not isinstance(value, dict):
             message = f"must be a table ({self.written}), not {shown(value)}"
             raise ValueError(message)
         for name in value:
             if name not in self.keys:
                 hint = nearest(name, self.keys) or f"; known: {', '.join(self.keys)}"
-                raise KeyProblem(plain(name), f"unknown key{hint}")
+                raise BadKeyError(plain(name), f"unknown key{hint}")
         return self.make(**dict(self._values(value)))
 
     def _values(self, table: dict[str, object]) -> Iterator[tuple[str, object]]:
@@ -207,7 +207,7 @@ class Table:
             if name in table:
                 yield name, _parsed(key.parse, table[name], name)
             elif key.default is REQUIRED:
-                raise KeyProblem(name, f"is missing{_how_written(key.parse)}")
+                raise BadKeyError(name, f"is missing{_how_written(key.parse)}")
             else:
                 yield name, key.default
 
@@ -220,7 +220,7 @@ class Tables:
     least: int = 0
 
     def __call__(self, value: object) -> tuple[object, ...]:
-        """Return what the table's ``make`` returns for each; raises KeyProblem."""
+        """Return what the table's ``make`` returns for each; raises BadKeyError."""
         if not isinstance(value, list):
             message = f"must be written {self.table.written}, not as {shown(value)}"
             raise ValueError(message)
@@ -236,11 +236,11 @@ class Tables:
 def _parsed(parse: Parser, value: object, place: str) -> object:
     try:
         return parse(value)
-    except KeyProblem as problem:
+    except BadKeyError as problem:
         dot = "" if problem.place.startswith("[") else "."
-        raise KeyProblem(f"{place}{dot}{problem.place}", problem.reason) from None
+        raise BadKeyError(f"{place}{dot}{problem.place}", problem.reason) from None
     except ValueError as error:
-        raise KeyProblem(place, str(error)) from None
+        raise BadKeyError(place, str(error)) from None
 
 
 def _how_written(parse: Parser) -> str:

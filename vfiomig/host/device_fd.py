@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import mmap as _mmap
-import traceback
 from ctypes import sizeof
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -24,7 +23,7 @@ from vfiomig.host.region import (
     absent_region_info,
     migration_region_info,
 )
-from vfiomig.protocol.errors import DriverDiedError
+from vfiomig.protocol.errors import DriverDiedError, class_of
 from vfiomig.uapi.ioctl import (
     VFIO_DEVICE_GET_INFO,
     VFIO_DEVICE_GET_IRQ_INFO,
@@ -230,7 +229,7 @@ class DeviceFd:
             return bytes(data)
         got = f"{len(data)} bytes" if isinstance(data, bytes) else repr(type(data))
         raise DriverDiedError(
-            f"read of {size} bytes at {position:#x}", _class_of(self._driver), got
+            f"read of {size} bytes at {position:#x}", class_of(self._driver), got
         )
 
     def _reraise(self, error: BaseException, access: str) -> NoReturn:
@@ -238,7 +237,7 @@ class DeviceFd:
             raise error
         if isinstance(error, OSError) and isinstance(error.errno, int):
             raise error
-        raise DriverDiedError(access, _where(error), _in_one_line(error)) from error
+        raise DriverDiedError.of(self._driver, access, error) from error
 
 
 def _refuse(code: int, why: str) -> NoReturn:
@@ -262,21 +261,3 @@ def _structure(argument: bytearray | None, minimum: int) -> bytearray:
     if len(argument) < _argsz(argument):
         _refuse(errno.EFAULT, f"argsz {_argsz(argument)} of {len(argument)} bytes")
     return argument
-
-
-def _where(error: BaseException) -> str:
-    """Name the innermost line of the driver's own file that the error went through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    # The first frame is this file's, the next one is where the driver was entered.
-    own = frames[min(1, len(frames) - 1)].filename
-    line = [frame.lineno for frame in frames if frame.filename == own][-1]
-    return f"{own}:{line}"
-
-
-def _in_one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _class_of(driver: object) -> str:
-    return f"{type(driver).__module__}.{type(driver).__qualname__}"

@@ -52,6 +52,7 @@ class Destination:
         self._observer = observer or Unobserved()
         self._states = StateNotes("destination", clock, metrics, self._observer)
         self._position = 0
+        self._busy_with = ""
         self._open_sections: dict[int, MigratingDevice] = {}
         self._waiting = list(devices)
         self._loaded = dict.fromkeys((device.name for device in devices), 0)
@@ -64,13 +65,15 @@ class Destination:
             for device in self._devices:
                 device.client.load_cleanup()
             died = isinstance(error, DriverDiedError)
-            return Ending(Outcome.DIED if died else Outcome.FAILED, error)
+            outcome = Outcome.DIED if died else Outcome.FAILED
+            return Ending(outcome, error, self._busy_with)
         yield Send(framing.return_path_shut(0))
         return Ending(Outcome.COMPLETED)
 
     def _load_stream(self) -> Steps[None]:
         yield from self._expect(framing.STREAM_HEAD, "the header of a QEMU stream")
         for device in self._devices:
+            self._busy_with = device.name
             device.client.load_setup()
             self._states.note(device)
         while (yield from self._load_section()):
@@ -132,6 +135,7 @@ class Destination:
         size = yield from self._take_tag()
         if not size:  # QEMU loads no buffer for a record of nothing
             return
+        self._busy_with = device.name
         number = self._loaded[device.name]
         self._observer.buffer_will_load(device.name, number, size)
         for view in device.client.load_buffer(size):
@@ -147,6 +151,7 @@ class Destination:
         for device in self._devices:
             self._observer.destination_will_run(device.name)
         for device in self._devices:
+            self._busy_with = device.name
             device.client.vm_state_change(running=True)
             self._observer.destination_runs(device.name)
             self._states.note(device)

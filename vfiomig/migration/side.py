@@ -23,10 +23,14 @@ class MigratingDevice(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How one side ended: the error, if there was one, and the devices it lost."""
+    """How one side ended: the error, if there was one, and the devices it lost.
+
+    ``device`` is the one that it was busy with when the error came.
+    """
 
     outcome: Outcome
     error: Exception | None = None
+    device: str = ""
     lost: tuple[tuple[str, Exception], ...] = ()
 
 

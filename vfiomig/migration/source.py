@@ -76,6 +76,7 @@ class Source:
         self._observer = observer or Unobserved()
         self._states = StateNotes("source", clock, metrics, self._observer)
         self._vm_runs = True
+        self._busy_with = ""
         self._sections = {
             device.name: number for number, device in enumerate(devices, 1)
         }
@@ -99,6 +100,7 @@ class Source:
 
     def _set_up(self) -> Steps[None]:
         for device in self._devices:
+            self._busy_with = device.name
             device.client.save_setup()
             self._states.note(device)
             section = framing.start_section(self._sections[device.name], device.name)
@@ -109,7 +111,7 @@ class Source:
         rounds = self._metrics.rounds
         while True:
             self._guest.run_until(self._clock.now)
-            pending = sum(device.client.save_pending() for device in self._devices)
+            pending = self._pending()
             is_round_over = not rounds or _is_over(rounds[-1])
             look = Look(
                 now=self._clock.now,
@@ -128,6 +130,13 @@ class Source:
             yield from self._iterate(rounds[-1])
             rounds[-1].ended_at = self._clock.now
 
+    def _pending(self) -> int:
+        total = 0
+        for device in self._devices:
+            self._busy_with = device.name
+            total += device.client.save_pending()
+        return total
+
     def _begin_round(self, pending: int) -> None:
         number = len(self._metrics.rounds) + 1
         now = self._clock.now
@@ -139,6 +148,7 @@ class Source:
     def _iterate(self, current: Round) -> Steps[None]:
         """Let each device save one buffer, up to the first that had one."""
         for device in self._devices:
+            self._busy_with = device.name
             size = None
             for buffer in device.client.save_iterate():
                 size = buffer.size
@@ -170,6 +180,7 @@ class Source:
     def _stop_and_copy(self) -> Steps[None]:
         self._stop_vm()
         for device in self._devices:
+            self._busy_with = device.name
             section = self._sections[device.name]
             yield from self._send(framing.section_head(QEMU_VM_SECTION_END, section))
             for number, buffer in enumerate(device.client.save_complete_precopy()):
@@ -193,6 +204,7 @@ class Source:
         self._vm_runs = False
         failures = []
         for device in self._devices:
+            self._busy_with = device.name
             try:
                 device.client.vm_state_change(running=False)
             except OSError as failure:
@@ -243,7 +255,7 @@ class Source:
                 self._states.note(device)
                 self._observer.source_continues(device.name)
         self._metrics.ended_at = self._clock.now
-        return Ending(outcome, error, tuple(lost.items()))
+        return Ending(outcome, error, self._busy_with, tuple(lost.items()))
 
     @staticmethod
     def _try(

@@ -16,6 +16,9 @@ be; it is not one of these.
 
 from __future__ import annotations
 
+import traceback
+from typing import Self
+
 
 class VfiomigError(Exception):
     """Anything that vfiomig itself finds wrong; ``str()`` is one line for a person."""
@@ -46,6 +49,11 @@ class DriverDiedError(VendorDriverError):
         self.where = where
         self.error = error
 
+    @classmethod
+    def of(cls, driver: object, access: str, error: BaseException) -> Self:
+        """Make it of what a call into ``driver`` raised."""
+        return cls(access, _where(driver, error), _in_one_line(error))
+
 
 class StateError(VfiomigError):
     """Something was asked for in a state that does not allow it.
@@ -68,3 +76,23 @@ class StreamError(VfiomigError):
     def __init__(self, message: str, *, position: int) -> None:
         super().__init__(f"byte {position} of the stream: {message}")
         self.position = position
+
+
+def class_of(driver: object) -> str:
+    """Name the class of a driver."""
+    return f"{type(driver).__module__}.{type(driver).__qualname__}"
+
+
+def _where(driver: object, error: BaseException) -> str:
+    """Name the innermost line of the driver's own file that the error went through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if len(frames) < 2:  # it was not even entered: the first frame is the caller's
+        return class_of(driver)
+    own = frames[1].filename
+    line = [frame.lineno for frame in frames if frame.filename == own][-1]
+    return f"{own}:{line}"
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

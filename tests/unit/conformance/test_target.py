@@ -178,6 +178,15 @@ def test_a_driver_with_areas_and_mmap_is_a_driver() -> None:
     assert load_target("driver.py:Driver").make_driver().migration_region.areas
 
 
+def test_a_module_written_since_the_last_look_is_found(folder: Path) -> None:
+    written("first.py", DRIVER)
+    load_target("first:Driver")
+    times = folder.stat()
+    written("second.py", DRIVER)
+    os.utime(folder, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert load_target("second:Driver").name == "Driver"
+
+
 # -- the writer's mistakes -------------------------------------------------------------
 
 
@@ -344,6 +353,11 @@ def test_a_call_that_fails_outside_the_users_code_names_the_definition() -> None
             "areas=()",
             "areas=[SimpleNamespace(offset=0, size=-1)]",
             "with migration_region.areas[0].size -1, not a count of bytes",
+        ),
+        (
+            "areas=()",
+            "areas=[SimpleNamespace(offset=True, size=4096)]",
+            "with migration_region.areas[0].offset True, not a count of bytes",
         ),
         (
             "areas=()",

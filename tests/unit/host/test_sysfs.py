@@ -428,7 +428,18 @@ def test_creating_makes_no_driver_and_opening_does(fs: FakeFilesystem) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["1", "1\n", "2", "+1", "0x1", "0XfF\n", "010", "1\0x", "18446744073709551615"],
+    [
+        "1",
+        "1\n",
+        "2",
+        "+1",
+        "0x1",
+        "0XfF\n",
+        "010",
+        "1\0x",
+        "18446744073709551615",
+        "01777777777777777777777",
+    ],
 )
 def test_a_number_that_is_not_zero_removes(sysfs: Sysfs, text: str) -> None:
     sysfs.write(CREATE, FIRST)
@@ -467,6 +478,7 @@ def test_zero_has_no_effect(sysfs: Sysfs, text: str) -> None:
         "٣",
         "18446744073709551616",
         "0x10000000000000000",
+        "02000000000000000000000",
         "9" * 5000,
     ],
 )
@@ -496,8 +508,10 @@ def test_a_second_writer_has_success_and_no_effect(sysfs: Sysfs) -> None:
 
 def test_removing_what_is_not_active_yet_is_eagain(fs: FakeFilesystem) -> None:
     def probe(device: MdevDevice) -> None:
+        second_writer = tree.open(REMOVE)
         with refused(errno.EAGAIN):
             tree.write(REMOVE, "1")
+        assert second_writer.write("1") == 1
 
     tree = Sysfs(Path("/tree"))
     tree.register_parent(mtty(probe=probe))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfiomig.vendor.dirty_log import DirtyLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PAGES = 24
 

@@ -35,7 +35,8 @@ def check_transport(
 
     ``make_pair`` returns two fresh, connected ends; it is called once for each claim.
     ``wait_seconds`` is how long one wait for a descriptor may take. Needs no test
-    runner and prints nothing. Raises AssertionError that names the broken claim.
+    runner and prints nothing. Raises AssertionError that names the broken claim. A
+    transport whose calls block is the one fault that hangs it.
     """
     for claim in _CLAIMS:
         near, far = make_pair()

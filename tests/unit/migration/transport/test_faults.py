@@ -137,6 +137,12 @@ def test_a_bit_of_a_byte_that_was_not_taken_is_flipped_later() -> None:
     assert transfer(flip, sink, b"\0") == b"\1"
 
 
+def test_an_empty_send_at_the_byte_to_flip_sends_nothing() -> None:
+    flip = FlipBit(make_memory_pair()[0], 0, 0)
+    assert flip.send(memoryview(b"")) == 0
+    assert not flip.happened
+
+
 def test_the_senders_buffer_stays_as_it_was() -> None:
     source, sink = make_memory_pair()
     flip = FlipBit(source, 3, 0)

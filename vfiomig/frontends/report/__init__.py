@@ -1,0 +1,1 @@
+"""Renderers of a run: each lays the same facts out, none finds new ones."""

@@ -1,0 +1,61 @@
+"""What a run was made from, and the command that repeats it, for a reader."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+from typing import TYPE_CHECKING
+
+from vfiomig.frontends.plain_text import plain
+from vfiomig.frontends.report.units import bytes_text, rate_text, time_text
+from vfiomig.frontends.scenario import builtin_scenario
+
+if TYPE_CHECKING:
+    from vfiomig.frontends.scenario import Fault, Scenario
+
+
+def command_of(scenario: Scenario) -> str:
+    """Return the command that runs ``scenario`` again."""
+    words = ["vfiomig", "migrate"]
+    own = scenario.devices == builtin_scenario().devices
+    if scenario.file is not None:
+        words.append(str(scenario.file))
+        own = all(device.folder is not None for device in scenario.devices)
+    if not own:
+        for device in scenario.devices:
+            words += ["--device", device.target]
+    return plain(shlex.join(words))
+
+
+def parameters(scenario: Scenario) -> list[tuple[str, str]]:
+    """Return the scenario as rows of a table: what, and how much."""
+    link, limits, load = scenario.link, scenario.limits, scenario.load_bandwidth
+    rows = [
+        ("file", plain(str(scenario.file)) if scenario.file else "built-in"),
+        ("seed", str(scenario.seed)),
+        ("conduct", scenario.conduct),
+        ("transport", scenario.transport),
+        ("warm-up", f"{scenario.warm_up} units of guest traffic"),
+        ("link", f"{rate_text(link.bandwidth)}, {time_text(link.latency)} one way"),
+        ("access at the source", time_text(scenario.source_access_cost)),
+        ("access at the destination", time_text(scenario.destination_access_cost)),
+        ("loading at the destination", rate_text(load) if load else "takes no time"),
+        ("downtime limit", time_text(limits.downtime)),
+        ("rounds limit", f"{limits.rounds}, then {limits.when_not_converging}"),
+    ]
+    if limits.cancel_at is not None:
+        rows.append(("cancelled", f"at {time_text(limits.cancel_at)}"))
+    if link.cut is not None:
+        rows.append(("link cut", f"at byte {link.cut} ({bytes_text(link.cut)})"))
+    if link.flip is not None:
+        rows.append(("flipped", f"bit {link.flip.bit} of byte {link.flip.byte}"))
+    rows += [("fault", _fault_text(fault)) for fault in scenario.faults]
+    return [*rows, ("expected", scenario.expected.value)]
+
+
+def _fault_text(fault: Fault) -> str:
+    code = errno.errorcode.get(fault.code, str(fault.code))
+    moment = fault.at if fault.number is None else f"{fault.at} {fault.number}"
+    return (
+        f"{code} on {fault.on} of {plain(fault.device)}, {fault.party}, from {moment}"
+    )

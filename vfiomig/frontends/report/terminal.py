@@ -1,0 +1,169 @@
+"""A run on a terminal, or in a file that somebody reads: the summary at its end.
+
+Rule 1: the last line is the verdict, and it is never wrapped.
+
+Rule 2: what comes from outside is printed as it is, never as markup.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from vfiomig.frontends.plain_text import plain
+from vfiomig.frontends.report.parameters import command_of
+from vfiomig.frontends.report.units import bytes_text, time_text
+from vfiomig.frontends.report.verdict import (
+    Tone,
+    device_words,
+    outcome_words,
+    overall_verdict,
+)
+from vfiomig.frontends.run_report import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from vfiomig.frontends.run_report import Digests, RunReport
+    from vfiomig.migration.metrics import Metrics, Round
+
+_STYLES: Final = {
+    Tone.GOOD: "bold green",
+    Tone.CAUTION: "bold yellow",
+    Tone.BAD: "bold red",
+}
+_DEVICE_STYLES: Final = {
+    Verdict.VERIFIED: "green",
+    Verdict.NOTHING_TO_MOVE: "green",
+    Verdict.UNVERIFIED: "yellow",
+    Verdict.DIFFERS: "red",
+    Verdict.DID_NOT_ARRIVE: "red",
+}
+# Of a long pre-copy the first rounds and the last; --json and --html have them all.
+_FIRST, _LAST = 10, 5
+_DIGEST_LENGTH: Final = 8
+_DIGEST_COLUMNS: Final = {
+    "source_at_start": "source\nat start",
+    "source_at_stop": "source\nat stop",
+    "destination_before": "dest.\nbefore",
+    "destination_after": "dest.\nafter",
+    "source_before_failure": "source\nat failure",
+    "source_after_failure": "source\nafter it",
+}
+
+
+def print_summary(report: RunReport, console: Console) -> None:
+    """Print the summary of a run, the verdict last."""
+    verdict = overall_verdict(report)
+    _line(console, _title(report), "bold")
+    _line(console, "")
+    if report.metrics.rounds:
+        _table(console, _rounds_table(report.metrics.rounds))
+    _table(console, _figures_table(report))
+    _table(console, _devices_table(report))
+    for note in report.notes:
+        _line(console, f"note: {plain(note)}")
+    if not report.ok:
+        _line(console, f"reproduce with: {command_of(report.scenario)}")
+    _line(console, verdict.text, _STYLES[verdict.tone])
+
+
+def _title(report: RunReport) -> str:
+    scenario = report.scenario
+    how = f"seed {scenario.seed}, {scenario.conduct}, {scenario.transport}"
+    return f"{plain(scenario.name)}: {outcome_words(report.outcome)} ({how})"
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def _table(console: Console, table: Table) -> None:
+    console.print(table)
+    _line(console, "")
+
+
+def _new_table(*, headed: bool = True) -> Table:
+    # Two spaces at least between columns: words of neighbours never make a phrase.
+    return Table(box=None, show_header=headed, header_style="dim", padding=(0, 2, 0, 0))
+
+
+def _rounds_table(rounds: list[Round]) -> Table:
+    table = _new_table()
+    for heading in ("round", "began at", "took", "pending", "sent", "polls"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    hidden = len(rounds) - _FIRST - _LAST
+    first = rounds if hidden <= 1 else rounds[:_FIRST]
+    last = [] if hidden <= 1 else rounds[-_LAST:]
+    for one in first:
+        table.add_row(*_round_cells(one))
+    if last:
+        table.add_row("...", f"({hidden} more)")
+    for one in last:
+        table.add_row(*_round_cells(one))
+    return table
+
+
+def _round_cells(one: Round) -> Iterator[str]:
+    yield str(one.number)
+    yield time_text(one.began_at)
+    ended = one.ended_at >= one.began_at and one.ended_at > 0
+    yield time_text(one.ended_at - one.began_at) if ended else "-"
+    yield bytes_text(one.pending_bytes)
+    yield bytes_text(one.device_bytes)
+    yield str(one.polls)
+
+
+def _figures_table(report: RunReport) -> Table:
+    metrics = report.metrics
+    table = _new_table(headed=False)
+    rounds = "1 round" if len(metrics.rounds) == 1 else f"{len(metrics.rounds)} rounds"
+    precopy, stopped = metrics.precopy_device_bytes, metrics.stop_and_copy_device_bytes
+    table.add_row("pre-copy", f"{bytes_text(precopy)} in {rounds}")
+    table.add_row("stop-and-copy", bytes_text(stopped))
+    table.add_row("stream", f"{bytes_text(metrics.stream_bytes)}, framing included")
+    table.add_row("downtime", downtime_text(metrics, report.scenario.limits.downtime))
+    if metrics.ended_at is not None:
+        table.add_row("ended", f"at {time_text(metrics.ended_at)} of virtual time")
+    return table
+
+
+def downtime_text(metrics: Metrics, limit: int) -> str:
+    """Return the downtime beside what was expected of it and its limit."""
+    downtime, expected = metrics.downtime, metrics.expected_downtime
+    if downtime is not None:
+        text = time_text(downtime)
+    elif metrics.stopped_at is None:
+        text = "none, the source never stopped"
+    else:
+        text = "none, the destination never ran"
+    guess = f"expected {time_text(expected)}, " if expected is not None else ""
+    over = ", exceeded" if downtime is not None and downtime > limit else ""
+    return f"{text} ({guess}limit {time_text(limit)}{over})"
+
+
+def _devices_table(report: RunReport) -> Table:
+    taken = [
+        name
+        for name in _DIGEST_COLUMNS
+        if any(getattr(device.digests, name) for device in report.devices)
+    ]
+    table = _new_table()
+    table.add_column("device", overflow="fold")
+    table.add_column("is", no_wrap=True)
+    for name in taken:
+        table.add_column(_DIGEST_COLUMNS[name], no_wrap=True)
+    for device in report.devices:
+        verdict = Text(device_words(device.verdict), _DEVICE_STYLES[device.verdict])
+        digests = (_short(device.digests, name) for name in taken)
+        table.add_row(Text(plain(device.name)), verdict, *digests)
+    return table
+
+
+def _short(digests: Digests, name: str) -> str:
+    digest: str | None = getattr(digests, name)
+    return digest[:_DIGEST_LENGTH] if digest else "-"

@@ -1,0 +1,238 @@
+"""One side of a simulated migration: a host, its mdevs, and clients that hold them.
+
+The mdevs are made as a person makes them: a type of a parent in sysfs, and a UUID
+written to its ``create``.  The bench goes beside the handles: a driver's `work`,
+`snapshot` and `fail` are called on the driver itself, and what they raise kills it as
+surely as what an access raises.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import xxhash
+
+from vfiomig.client.conduct import CONDUCTS
+from vfiomig.client.recorder import HistoryLog, Recorder
+from vfiomig.client.region import FoundRegion, find_migration_region
+from vfiomig.client.v1 import V1Client
+from vfiomig.conformance.target import Target, load_target
+from vfiomig.host.mdev import MdevParent, MdevType
+from vfiomig.host.sysfs import Sysfs
+from vfiomig.migration.clock import SECOND, VirtualClock
+from vfiomig.migration.side import MigratingDevice
+from vfiomig.migration.timed_handle import TimedHandle
+from vfiomig.protocol.bench import BenchAccess, bench_of
+from vfiomig.protocol.errors import DriverDiedError
+from vfiomig.protocol.history import BenchEvent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vfiomig.client.device import DeviceHandle
+    from vfiomig.frontends.scenario import DeviceSpec, Scenario
+    from vfiomig.host.device_fd import DeviceFd
+    from vfiomig.host.device_ops import VendorDriver
+
+PARENT: Final = "vfiomig"
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedDevice:
+    """A device of one machine: how it is held, and what the bench may do to it."""
+
+    spec: DeviceSpec
+    fd: DeviceFd
+    driver: VendorDriver
+    region: FoundRegion
+    bench: BenchAccess
+    client: V1Client
+    log: HistoryLog | None
+    label: str
+    _owed: int = field(default=0)  # work that is due, times SECOND
+
+    def work(self, amount: int) -> None:
+        """Let guest traffic reach the device.
+
+        Raises:
+            DriverDiedError: the driver raised.
+        """
+        if self.bench.work is not None and amount:
+            try:
+                self.bench.work(amount)
+            except Exception as error:
+                raise self._died(f"work({amount})", error) from error
+            self._note(BenchEvent(self.label, "work", amount=amount))
+
+    def digest(self) -> str | None:
+        """Return the digest of the device's snapshot; ``None`` if it offers none.
+
+        Raises:
+            DriverDiedError: the driver raised, or returned something else.
+        """
+        if self.bench.snapshot is None:
+            return None
+        try:
+            digest = xxhash.xxh3_128_hexdigest(self.bench.snapshot())
+        except Exception as error:
+            raise self._died("snapshot()", error) from error
+        self._note(BenchEvent(self.label, "snapshot", digest=f"xxh3-128:{digest}"))
+        return digest
+
+    def fail(self, on: str, code: int) -> None:
+        """Arm a fault inside the device, which offers `fail`.
+
+        Raises:
+            DriverDiedError: the driver raised.
+        """
+        assert self.bench.fail is not None, "looked at when the machine was made"
+        try:
+            self.bench.fail(on, code)
+        except Exception as error:
+            raise self._died(f"fail({on!r}, {code})", error) from error
+        self._note(BenchEvent(self.label, "fail", on=on, errno=code))
+
+    def run_for(self, duration: int, luck: random.Random) -> None:
+        """Do the work of ``duration`` virtual nanoseconds, on average its rate's."""
+        self._owed += self.spec.work * duration
+        due = self._owed // SECOND
+        if due:
+            amount = luck.randint(0, 2 * due)
+            self._owed -= due * SECOND
+            self.work(amount)
+
+    def _note(self, event: BenchEvent) -> None:
+        if self.log is not None:
+            self.log.append(event)
+
+    def _died(self, access: str, error: Exception) -> DriverDiedError:
+        return DriverDiedError.of(self.driver, access, error)
+
+
+class Machine:
+    """All devices of one side, opened; the guest's traffic, while it runs."""
+
+    def __init__(
+        self,
+        party: str,
+        scenario: Scenario,
+        *,
+        folder: Path,
+        clock: VirtualClock,
+        log: HistoryLog | None,
+    ) -> None:
+        self.party = party
+        self.clock = clock
+        self.sysfs = Sysfs(folder)
+        self.devices: list[SimulatedDevice] = []
+        self._scenario = scenario
+        self._log = log
+        self._luck = random.Random(scenario.seed)
+        self._ran_until = 0
+        try:
+            self._open_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def run_until(self, now: int) -> None:
+        """Let the guest's traffic reach the devices; the `Guest` of a migration."""
+        duration, self._ran_until = now - self._ran_until, now
+        for device in self.devices:
+            device.run_for(duration, self._luck)
+
+    def participants(self) -> list[MigratingDevice]:
+        """Return the devices as migration knows them."""
+        return [
+            MigratingDevice(device.spec.name, device.client) for device in self.devices
+        ]
+
+    def device(self, name: str) -> SimulatedDevice:
+        """Return the device of that name."""
+        return next(device for device in self.devices if device.spec.name == name)
+
+    def close(self) -> list[tuple[str, Exception]]:
+        """Close all devices; return which of them failed at it, and how."""
+        failures: list[tuple[str, Exception]] = []
+        while self.devices:
+            device = self.devices.pop()
+            try:
+                device.fd.close()
+            except (OSError, DriverDiedError) as failure:
+                failures.append((device.spec.name, failure))
+        return failures
+
+    def _open_all(self) -> None:
+        targets = [
+            load_target(spec.target, folder=spec.folder)
+            for spec in self._scenario.devices
+        ]
+        made: list[VendorDriver] = []
+        types = [
+            _mdev_type(spec, target, made)
+            for spec, target in zip(self._scenario.devices, targets, strict=True)
+        ]
+        self.sysfs.register_parent(MdevParent(PARENT, types))
+        for spec in self._scenario.devices:
+            name = str(uuid.UUID(int=self._luck.getrandbits(128), version=4))
+            create = f"mdev_supported_types/{PARENT}-{spec.name}/create"
+            self.sysfs.write(f"/devices/virtual/{PARENT}/{create}", name)
+            fd = self.sysfs.device(name).open()
+            self.devices.append(self._hold(spec, fd, made[-1]))
+
+    def _hold(
+        self, spec: DeviceSpec, fd: DeviceFd, driver: VendorDriver
+    ) -> SimulatedDevice:
+        """Find the device's region and give a client the handle that it drives."""
+        label = f"{self.party}/{spec.name}"
+        handle: DeviceHandle = fd
+        cost = (
+            self._scenario.source_access_cost
+            if self.party == "source"
+            else self._scenario.destination_access_cost
+        )
+        try:
+            region = find_migration_region(fd)
+        except BaseException:
+            fd.close()
+            raise
+        recorder = None
+        if self._log is not None:
+            handle = recorder = Recorder(handle, region, self._log, device=label)
+        if cost:
+            handle = TimedHandle(handle, self.clock, cost)
+        client = V1Client(
+            handle,
+            region,
+            conduct=CONDUCTS[self._scenario.conduct],
+            unseen=recorder.unseen if recorder is not None else None,
+        )
+        return SimulatedDevice(
+            spec=spec,
+            fd=fd,
+            driver=driver,
+            region=region,
+            bench=bench_of(driver),
+            client=client,
+            log=self._log,
+            label=label,
+        )
+
+
+def _mdev_type(spec: DeviceSpec, target: Target, made: list[VendorDriver]) -> MdevType:
+    """Offer a target as a type; the drivers that it makes are kept for the bench."""
+
+    def make_driver() -> VendorDriver:
+        made.append(target.make_driver())
+        return made[-1]
+
+    return MdevType(
+        name=spec.name,
+        make_driver=make_driver,
+        pretty_name=target.name,
+        description=spec.target,
+        instances=1,
+    )
