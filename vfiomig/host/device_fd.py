@@ -10,7 +10,9 @@ errno kills the driver: `DriverDiedError`, with the access and the line of its s
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import inspect
 import mmap as _mmap
 from ctypes import sizeof
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.protocol.region import MigrationRegion
 
 # The part of vfio_device_info that the first kernels had: up to num_irqs.
 _DEVICE_INFO_MIN: Final = vfio_device_info.cap_offset.offset
@@ -77,7 +80,8 @@ class DeviceFd:
         try:
             data = self._read(offset & OFFSET_MASK, size)
         except BaseException as error:
-            self._reraise(error, f"read of {size} bytes at {offset & OFFSET_MASK:#x}")
+            what = f"read of {size} bytes at {offset & OFFSET_MASK:#x}"
+            self._reraise(error, what, "read")
         if data.__class__ is not bytes or len(data) > size:
             data = self._checked(data, size, offset & OFFSET_MASK)
         return data
@@ -91,12 +95,13 @@ class DeviceFd:
         """
         if offset >> OFFSET_SHIFT != MIGRATION_INDEX:
             self._refuse_offset(offset)
+        payload = bytes(data)
         try:
-            self._write(offset & OFFSET_MASK, bytes(data))
+            self._write(offset & OFFSET_MASK, payload)
         except BaseException as error:
-            what = f"write of {len(data)} bytes at {offset & OFFSET_MASK:#x}"
-            self._reraise(error, what)
-        return len(data)
+            what = f"write of {len(payload)} bytes at {offset & OFFSET_MASK:#x}"
+            self._reraise(error, what, "write")
+        return len(payload)
 
     def mmap(
         self,
@@ -111,8 +116,8 @@ class DeviceFd:
         Raises:
             OSError: EINVAL for a range that is not page aligned, not shared, or not
                 inside an area (ABI-MMAP-01, ABI-MMAP-02); EBADF when closed.
-            DriverDiedError: the driver raised something else, or gave a file that
-                is shorter than its area.
+            DriverDiedError: the driver raised something else, or gave no file, or
+                one that is shorter than its area.
         """
         self._require_open()
         start = offset & OFFSET_MASK
@@ -123,17 +128,21 @@ class DeviceFd:
             or not flags & _mmap.MAP_SHARED
         ):
             _refuse(errno.EINVAL, f"no mapping of {length:#x} bytes at {offset:#x}")
-        for area in self._driver.migration_region.areas:
+        what = f"mmap of {length:#x} bytes at {start:#x}"
+        for area in self._region(what).areas:
             if area.offset <= start and start + length <= area.offset + area.size:
                 break
         else:
             _refuse(errno.EINVAL, f"no sparse area has {length:#x} bytes at {start:#x}")
         try:
             fd, place = self._driver.mmap(area)  # type: ignore[attr-defined]
+            if fd < 0:  # to Python that is memory without a file: nobody would share it
+                message = f"{fd} is no file descriptor"
+                raise ValueError(message)
             within = place + start - area.offset
             return _mmap.mmap(fd, length, flags=flags, prot=prot, offset=within)
         except BaseException as error:
-            self._reraise(error, f"mmap of {length:#x} bytes at {start:#x}")
+            self._reraise(error, what, "mmap")
 
     def ioctl(self, request: int, argument: bytearray | None = None) -> int:
         """Perform one ioctl; ``argument`` is the user's structure, changed in place.
@@ -164,7 +173,7 @@ class DeviceFd:
         try:
             self._driver.close()
         except BaseException as error:
-            self._reraise(error, "close")
+            self._reraise(error, "close", "close")
         finally:
             if self._on_close is not None:
                 self._on_close()
@@ -175,7 +184,7 @@ class DeviceFd:
         try:
             self._driver.reset()
         except BaseException as error:
-            self._reraise(error, "VFIO_DEVICE_RESET")
+            self._reraise(error, "VFIO_DEVICE_RESET", "reset")
 
     def _get_info(self, argument: bytearray) -> None:
         info = vfio_device_info(
@@ -192,10 +201,7 @@ class DeviceFd:
         index = vfio_region_info.from_buffer_copy(argument).index
         if index >= NUM_REGIONS or index == VFIO_PCI_VGA_REGION_INDEX:
             _refuse(errno.EINVAL, f"no region has the index {index}")
-        if index != MIGRATION_INDEX:
-            answer = absent_region_info(index)
-        else:
-            answer = migration_region_info(self._driver.migration_region)
+        answer = self._region_info(index)
         info = vfio_region_info.from_buffer_copy(answer)
         if len(answer) > argsz:  # ABI-INFO-03: say how much it takes, give no chain
             info.cap_offset = 0
@@ -205,6 +211,22 @@ class DeviceFd:
         head = bytes(info)
         argument[: len(head)] = head
         argument[len(head) : len(answer)] = answer[len(head) :]
+
+    def _region_info(self, index: int) -> bytes:
+        if index != MIGRATION_INDEX:
+            return absent_region_info(index)
+        what = "VFIO_DEVICE_GET_REGION_INFO"
+        region = self._region(what)
+        try:
+            return migration_region_info(region)
+        except BaseException as error:
+            self._reraise(error, what, "migration_region")
+
+    def _region(self, access: str) -> MigrationRegion:
+        try:
+            return self._driver.migration_region
+        except BaseException as error:
+            self._reraise(error, access, "migration_region")
 
     def _get_irq_info(self, argument: bytearray) -> None:
         info = vfio_irq_info.from_buffer_copy(argument)
@@ -225,19 +247,29 @@ class DeviceFd:
 
     def _checked(self, data: object, size: int, position: int) -> bytes:
         """Take any kind of bytes for an answer, but never more than were asked for."""
-        if isinstance(data, bytes | bytearray | memoryview) and len(data) <= size:
-            return bytes(data)
-        got = f"{len(data)} bytes" if isinstance(data, bytes) else repr(type(data))
-        raise DriverDiedError(
-            f"read of {size} bytes at {position:#x}", class_of(self._driver), got
-        )
+        got = f"it answered with {type(data).__name__}"
+        if isinstance(data, bytes | bytearray | memoryview):
+            answer = bytes(data)
+            if len(answer) <= size:
+                return answer
+            got = f"it answered with {len(answer)} bytes"
+        access = f"read of {size} bytes at {position:#x}"
+        raise DriverDiedError(access, _place_of(self._driver, "read"), got)
 
-    def _reraise(self, error: BaseException, access: str) -> NoReturn:
+    def _reraise(self, error: BaseException, access: str, member: str) -> NoReturn:
+        """Let through what a driver may raise; anything else is its death.
+
+        ``member`` is what this access asked of the driver.
+        """
         if isinstance(error, KeyboardInterrupt | DriverDiedError):
             raise error
-        if isinstance(error, OSError) and isinstance(error.errno, int):
+        if isinstance(error, OSError) and _is_errno(error.errno):
             raise error
-        raise DriverDiedError.of(self._driver, access, error) from error
+        died = DriverDiedError.of(self._driver, access, error)
+        if error.__traceback__ is None or error.__traceback__.tb_next is None:
+            where = _place_of(self._driver, member)  # the driver was not even entered
+            died = DriverDiedError(access, where, died.error)
+        raise died from error
 
 
 def _refuse(code: int, why: str) -> NoReturn:
@@ -261,3 +293,17 @@ def _structure(argument: bytearray | None, minimum: int) -> bytearray:
     if len(argument) < _argsz(argument):
         _refuse(errno.EFAULT, f"argsz {_argsz(argument)} of {len(argument)} bytes")
     return argument
+
+
+def _is_errno(code: object) -> bool:
+    # A negative one is a habit of C: nobody above would know it.
+    return isinstance(code, int) and code > 0
+
+
+def _place_of(driver: object, member: str) -> str:
+    """Name the line where a driver defines a member, or else its class."""
+    for place in (getattr(type(driver), member, None), type(driver)):
+        with contextlib.suppress(OSError, TypeError):  # not there, or not in Python
+            line = inspect.getsourcelines(place)[1]  # type: ignore[arg-type]
+            return f"{inspect.getsourcefile(place)}:{line}"  # type: ignore[arg-type]
+    return class_of(driver)

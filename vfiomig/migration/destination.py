@@ -27,6 +27,7 @@ from vfiomig.uapi.qemu_stream import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from struct import Struct
 
 
 class Destination:
@@ -93,46 +94,52 @@ class Destination:
                 names = ", ".join(device.name for device in missing)
                 self._fail(f"the stream ends before {names} did")
             return False
-        head = yield from self._take(framing.SECTION_HEAD.size - 1)
-        section = int.from_bytes(head, "big")
-        if section_type == QEMU_VM_SECTION_START:
-            yield from self._load_start(section)
-        elif section not in self._open_sections:
-            self._fail(f"section {section} is not open")
-        elif section_type == QEMU_VM_SECTION_PART:
-            yield from self._load_part(self._open_sections[section])
+        if section_type == QEMU_VM_SECTION_PART:
+            yield from self._load_part()
         elif section_type == QEMU_VM_SECTION_END:
-            yield from self._load_end(self._open_sections.pop(section))
+            yield from self._load_end()
+        elif section_type == QEMU_VM_SECTION_START:
+            yield from self._load_start()
         else:
             self._fail(f"unknown section type {section_type:#04x}")
-        yield from self._expect(framing.section_foot(section), "a section's footer")
         return True
 
-    def _load_start(self, section: int) -> Steps[None]:
+    def _load_start(self) -> Steps[None]:
         """Open the section of the next device, in the order of the source."""
+        (section,) = yield from self._unpack(framing.SECTION_ID)
         if not self._waiting or section in self._open_sections:
             self._fail(f"section {section} belongs to no device of this machine")
         device = self._waiting.pop(0)
-        rest = framing.start_rest(device.name)
+        rest = framing.start_rest(device.name) + framing.section_foot(section)
         yield from self._expect(rest, f"the START section of {device.name}")
         self._open_sections[section] = device
 
-    def _load_part(self, device: MigratingDevice) -> Steps[None]:
-        tag = yield from self._take_tag()
+    def _load_part(self) -> Steps[None]:
+        section, tag, size = yield from self._unpack(framing.PART_HEAD)
+        device = self._opened(section)
         if tag != VFIO_MIG_FLAG_DEV_DATA_STATE:
             self._fail(f"unknown tag {tag:#x}")
-        yield from self._load_data(device)
-        yield from self._expect(framing.END_OF_STATE, "the end of the device's state")
+        yield from self._load_data(device, size)
+        rest = framing.END_OF_STATE + framing.section_foot(section)
+        yield from self._expect(rest, "the end of a PART section")
 
-    def _load_end(self, device: MigratingDevice) -> Steps[None]:
+    def _load_end(self) -> Steps[None]:
+        (section,) = yield from self._unpack(framing.SECTION_ID)
+        device = self._opened(section)
         while (tag := (yield from self._take_tag())) == VFIO_MIG_FLAG_DEV_DATA_STATE:
-            yield from self._load_data(device)
+            yield from self._load_data(device, (yield from self._take_tag()))
         if tag != VFIO_MIG_FLAG_END_OF_STATE:
             self._fail(f"unknown tag {tag:#x}")
+        yield from self._expect(framing.section_foot(section), "a section's footer")
+        del self._open_sections[section]
 
-    def _load_data(self, device: MigratingDevice) -> Steps[None]:
+    def _opened(self, section: int) -> MigratingDevice:
+        if section not in self._open_sections:
+            self._fail(f"section {section} is not open")
+        return self._open_sections[section]
+
+    def _load_data(self, device: MigratingDevice, size: int) -> Steps[None]:
         """Give one buffer to the device, straight from the stream."""
-        size = yield from self._take_tag()
         if not size:  # QEMU loads no buffer for a record of nothing
             return
         self._busy_with = device.name
@@ -172,8 +179,12 @@ class Destination:
             yield from self._fill(view)
         return bytes(buffer)
 
+    def _unpack(self, layout: Struct) -> Steps[tuple[int, ...]]:
+        return layout.unpack((yield from self._take(layout.size)))
+
     def _take_tag(self) -> Steps[int]:
-        return int.from_bytes((yield from self._take(framing.TAG.size)), "big")
+        (tag,) = yield from self._unpack(framing.TAG)
+        return tag
 
     def _expect(self, wanted: bytes, what: str) -> Steps[None]:
         began = self._position

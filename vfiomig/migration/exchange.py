@@ -9,7 +9,7 @@ for byte and access for access.
 from __future__ import annotations
 
 import selectors
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from vfiomig.protocol.errors import VfiomigError
@@ -61,16 +61,15 @@ class Party(Generic[_Result]):
     ) -> None:
         self._steps = steps
         self._stream = stream
-        self._outgoing = outgoing
-        self._incoming = incoming
-        self._rest: memoryview | None = None
+        self._date_sent = outgoing.send if outgoing is not None else _undated
+        self._date_received = incoming.receive if incoming is not None else _undated
+        self._rest: memoryview | None = None  # of the step in hand
         self._receives = False
         self._done = 0
-        self._is_at_end = False
         self.is_over = False
         self.error: BaseException | None = None
         self._value: _Result | None = None
-        self._resume(lambda: next(self._steps))
+        self._resume(lambda _: next(steps), 0)
 
     def result(self) -> _Result:
         """Return what the generator returned, or raise what it raised."""
@@ -79,19 +78,35 @@ class Party(Generic[_Result]):
         return self._value  # type: ignore[return-value]  # it is over and did not fail
 
     def step(self) -> bool:
-        """Make one step of the generator, or a part of one; False if it must wait."""
-        if self._rest is None:
+        """Make one step of the generator, or a part of one; False if it must wait.
+
+        It runs a dozen times a buffer, so it is one function.
+        """
+        rest = self._rest
+        if rest is None:
             return False
         try:
-            moved = self._move(self._rest)
+            if self._receives:
+                moved = self._stream.receive_into(rest)
+                if moved is None:
+                    return False
+            else:
+                moved = self._stream.send(rest)
+                if not moved:
+                    return False
         except OSError as failure:
-            self._drop_rest()
-            error = failure
-            self._resume(lambda: self._steps.throw(error))
+            rest.release()
+            self._resume(self._steps.throw, failure)
             return True
-        if not moved and not self._is_at_end:
-            return False
-        self._advance(moved)
+        if moved:
+            (self._date_received if self._receives else self._date_sent)(moved)
+            self._done += moved
+        if moved and moved < len(rest):
+            self._rest = rest[moved:]
+            rest.release()
+        else:
+            rest.release()
+            self._resume(self._steps.send, self._done)
         return True
 
     def wait_on(self, selector: selectors.BaseSelector) -> bool:
@@ -103,32 +118,11 @@ class Party(Generic[_Result]):
         selector.register(number, event)
         return True
 
-    def _move(self, rest: memoryview) -> int:
-        self._is_at_end = False
-        if not self._receives:
-            return self._stream.send(rest)
-        got = self._stream.receive_into(rest)
-        self._is_at_end = got == 0
-        return got or 0
-
-    def _advance(self, moved: int) -> None:
-        assert self._rest is not None
-        self._done += moved
-        channel = self._incoming if self._receives else self._outgoing
-        if channel is not None and moved:
-            (channel.receive if self._receives else channel.send)(moved)
-        if moved == len(self._rest) or self._is_at_end:
-            done = self._done
-            self._drop_rest()
-            self._resume(lambda: self._steps.send(done))
-        else:
-            rest, self._rest = self._rest, self._rest[moved:]
-            rest.release()
-
-    def _resume(self, go_on: Any) -> None:
+    def _resume(self, go_on: Callable[[Any], Step], answer: int | OSError) -> None:
         """Let the generator run to its next step."""
+        self._rest, self._done = None, 0
         try:
-            request = go_on()
+            request = go_on(answer)
             while not len(request.view):  # nothing to move is done at once
                 request = self._steps.send(0)
         except StopIteration as end:
@@ -140,7 +134,7 @@ class Party(Generic[_Result]):
             self.error = error
             self._end()
         else:
-            self._receives = isinstance(request, Receive)
+            self._receives = request.__class__ is Receive
             self._rest = memoryview(request.view)
 
     def _end(self) -> None:
@@ -150,10 +144,9 @@ class Party(Generic[_Result]):
         else:
             self._stream.close()
 
-    def _drop_rest(self) -> None:
-        if self._rest is not None:
-            self._rest.release()
-        self._rest, self._done = None, 0
+
+def _undated(size: int) -> None:
+    """Let no time pass."""
 
 
 def exchange(source: Party[Any], destination: Party[Any]) -> None:

@@ -275,15 +275,17 @@ class Source:
 
     def _send_part(self, device: MigratingDevice, buffer: Buffer | None) -> Steps[None]:
         section = self._sections[device.name]
-        yield from self._send(framing.section_head(QEMU_VM_SECTION_PART, section))
+        head = framing.section_head(QEMU_VM_SECTION_PART, section)
         if buffer is None:
-            yield from self._send(framing.data_head(0))
+            yield from self._send(head + framing.data_head(0))
         else:
-            yield from self._send_buffer(device, buffer)
+            yield from self._send_buffer(device, buffer, head)
         yield from self._send(framing.END_OF_STATE + framing.section_foot(section))
 
-    def _send_buffer(self, device: MigratingDevice, buffer: Buffer) -> Steps[None]:
-        yield from self._send(framing.data_head(buffer.size))
+    def _send_buffer(
+        self, device: MigratingDevice, buffer: Buffer, head: bytes = b""
+    ) -> Steps[None]:
+        yield from self._send(head + framing.data_head(buffer.size))
         for view in buffer.views:
             yield Send(view)
         self._metrics.stream_bytes += buffer.size

@@ -23,6 +23,8 @@ from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
 
 PAGE: Final = mmap.PAGESIZE
 
+_CLOSED: Final = -1
+
 
 class DataSection:
     """``size`` bytes of data section at ``offset`` in the migration region.
@@ -41,7 +43,8 @@ class DataSection:
             raise ValueError(message)
         self.size = size
         self.offset = offset
-        self.fd = os.memfd_create("vfiomig-data-section", os.MFD_ALLOW_SEALING)
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        self.fd = os.memfd_create("vfiomig-data-section", flags)
         try:
             os.ftruncate(self.fd, offset + size)
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -55,9 +58,13 @@ class DataSection:
     def region(self, *, mapped: int | None = None) -> MigrationRegion:
         """Return a region with this section of which ``mapped`` bytes are an area.
 
-        ``None`` maps all of it, 0 nothing: every access is trapped then.
+        ``None`` maps all of it, 0 nothing: every access is trapped then.  An area is
+        whole pages (V1-MMAP-07); ``ValueError`` for any other size.
         """
         length = self.size if mapped is None else mapped
+        if not 0 <= length <= self.size or length % PAGE:
+            message = f"{length} bytes are not whole pages of {self.size} bytes"
+            raise ValueError(message)
         areas = (SparseMmapArea(self.offset, length),) if length else ()
         return MigrationRegion(self.offset + self.size, areas)
 
@@ -84,12 +91,18 @@ class DataSection:
         self._memory[start : start + len(data)] = data
 
     def close(self) -> None:
-        """Let the memory and the file go; a mapping that a user has lives on."""
+        """Let the memory and the file go; a mapping that a user has lives on.
+
+        Closing again does nothing.
+        """
+        if self.fd == _CLOSED:
+            return
         self.view.release()
         # Somebody may still hold a slice of the view: it goes with the last of them.
         with contextlib.suppress(BufferError):
             self._memory.close()
         os.close(self.fd)
+        self.fd = _CLOSED  # by now the number may be somebody else's
 
     def _inside(self, offset: int, size: int) -> int:
         start = offset - self.offset

@@ -56,6 +56,7 @@ def plant(tree: Path) -> None:
     text_file(at(TYPE / "description"), "low_gm_size: 128MB\nfence: 4\n")
     text_file(at(TYPE / "create"))
     text_file(at(MDEV / "remove"))
+    at(MDEV / "remove").chmod(0o200)
     link(at(MDEV / "mdev_type"), at(TYPE))
     link(at(MDEV / "iommu_group"), at(GROUP))
     link(at(MDEV / "subsystem"), at(SYS / "bus/mdev"))
@@ -67,6 +68,7 @@ def plant(tree: Path) -> None:
 
 @pytest.fixture
 def tree(fs: FakeFilesystem) -> FakeFilesystem:
+    fs.umask = 0o022
     plant(TREE)
     node(fs, DEV / "vfio/vfio", 0o666)
     node(fs, DEV / "vfio/7", 0o600)
@@ -115,7 +117,7 @@ def test_all_is_well_with_a_good_mdev(tree: FakeFilesystem) -> None:
         "device_api": (Verdict.OK, "vfio-pci"),
         "driver": (Verdict.OK, "intel_vgpu_mdev"),
         "subsystem": (Verdict.OK, str(SYS / "bus/mdev")),
-        "remove": (Verdict.OK, "-rw-r--r--"),
+        "remove": (Verdict.OK, "--w-------"),
         "iommu_group": (Verdict.OK, "7"),
         "group_node": (Verdict.OK, "crw-------"),
         "group_devices": (Verdict.OK, "no other device"),
@@ -282,6 +284,11 @@ def test_an_mdev_must_have_its_links_and_remove(
     assert brief(of_mdev()[name]) == (Verdict.PROBLEM, "is missing")
 
 
+def test_remove_must_be_a_file(tree: FakeFilesystem) -> None:
+    remake(MDEV / "remove").mkdir()
+    assert of_mdev()["remove"].verdict is Verdict.PROBLEM
+
+
 def test_another_subsystem_is_no_mdev(tree: FakeFilesystem) -> None:
     (MDEV / "subsystem").unlink()
     link(MDEV / "subsystem", SYS / "bus/pci")
@@ -308,7 +315,8 @@ def test_a_group_needs_its_device_node(tree: FakeFilesystem) -> None:
     (DEV / "vfio/7").unlink()
     assert brief(of_mdev()["group_node"]) == (Verdict.PROBLEM, "is missing")
     (DEV / "vfio/7").write_text("")
-    assert brief(of_mdev()["group_node"]) == (Verdict.PROBLEM, "-rw-r--r--")
+    (DEV / "vfio/7").chmod(0o666)
+    assert brief(of_mdev()["group_node"]) == (Verdict.PROBLEM, "-rw-rw-rw-")
 
 
 def test_a_character_device_of_its_own_will_do(tree: FakeFilesystem) -> None:
@@ -501,6 +509,13 @@ def test_a_link_that_is_none_is_a_problem(
     found = next(one for one in findings if one.about == name)
     assert found.verdict is Verdict.PROBLEM
     assert found.seen.startswith(seen)
+
+
+@pytest.mark.parametrize("root", ["/nowhere", "a\0b", "/dev/null", "x" * 300])
+def test_a_root_that_is_no_tree_is_a_problem(root: str) -> None:
+    for uuid in (None, UUID):
+        findings = examine(Path(root), Path(root), uuid)
+        assert {one.verdict for one in findings} == {Verdict.PROBLEM}
 
 
 def test_what_may_not_be_read_is_a_problem(tree: FakeFilesystem) -> None:

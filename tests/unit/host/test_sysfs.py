@@ -224,7 +224,29 @@ def test_every_link_leads_somewhere_after_the_tree_has_moved(
     assert all(link.exists() for link in links)
 
 
+def test_a_real_file_system_shows_the_same(tmp_path: Path) -> None:
+    tree = Sysfs(tmp_path / "sys")
+    empty = listing(tree.root)
+    parent = mtty()
+    tree.register_parent(parent)
+    tree.write(CREATE, FIRST)
+    directory = tree.device_path(tree.device(FIRST))
+    assert (directory / "iommu_group").resolve().name == "0"
+    assert (directory / "subsystem").resolve() == tree.root / "bus/mdev"
+    assert (tree.root / CREATE).with_name("available_instances").read_text() == "23\n"
+    assert (tree.root / CREATE).stat().st_mode & 0o777 == 0o200
+    tree.device(FIRST).open().close()
+    with refused(errno.ENAMETOOLONG):
+        tree.read("x" * 300)
+    with refused(errno.ENOTDIR):
+        tree.read(f"{CREATE}/more")
+    tree.write(REMOVE, "1")
+    tree.unregister_parent(parent)
+    assert listing(tree.root) == empty
+
+
 def test_the_tree_can_be_kept_by_anybody(fs: FakeFilesystem) -> None:
+    fs.umask = 0o022
     fs.create_dir("/home/user")
     fs.chmod("/home/user", 0o777)
     set_uid(1000)
@@ -390,6 +412,7 @@ def test_a_probe_that_dies_leaves_nothing_behind(fs: FakeFilesystem) -> None:
 def test_a_disk_that_fails_leaves_nothing_behind(
     fs: FakeFilesystem, place: str
 ) -> None:
+    fs.umask = 0o022
     fs.create_dir("/home/user")
     fs.chmod("/home/user", 0o777)
     set_uid(1000)

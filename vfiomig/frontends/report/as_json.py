@@ -41,6 +41,8 @@ def as_dict(report: RunReport) -> dict[str, object]:
             "device_bytes": metrics.device_bytes,
         },
         "death": msgspec.to_builtins(report.death),
+        "flip_unnoticed": report.flip_unnoticed,
+        "lost": list(report.lost),
         "notes": list(report.notes),
         "environment": {
             "vfiomig": vfiomig.__version__,

@@ -46,11 +46,16 @@ _DEVICE_STYLES: Final = {
 # Of a long pre-copy the first rounds and the last; --json and --html have them all.
 _FIRST, _LAST = 10, 5
 _DIGEST_LENGTH: Final = 8
-_DIGEST_COLUMNS: Final = {
+_DIGESTS_OF_A_MOVE: Final = {
     "source_at_start": "source\nat start",
     "source_at_stop": "source\nat stop",
     "destination_before": "dest.\nbefore",
     "destination_after": "dest.\nafter",
+}
+# What tells whether the source was harmed; with the others no line holds it.
+_DIGESTS_OF_A_FAILURE: Final = {
+    "source_at_start": "source\nat start",
+    "source_at_stop": "source\nat stop",
     "source_before_failure": "source\nat failure",
     "source_after_failure": "source\nafter it",
 }
@@ -147,21 +152,29 @@ def downtime_text(metrics: Metrics, limit: int) -> str:
 
 
 def _devices_table(report: RunReport) -> Table:
-    taken = [
-        name
-        for name in _DIGEST_COLUMNS
-        if any(getattr(device.digests, name) for device in report.devices)
-    ]
+    headings = _digest_headings(report)
     table = _new_table()
     table.add_column("device", overflow="fold")
     table.add_column("is", no_wrap=True)
-    for name in taken:
-        table.add_column(_DIGEST_COLUMNS[name], no_wrap=True)
+    for heading in headings.values():
+        table.add_column(heading, no_wrap=True)
     for device in report.devices:
         verdict = Text(device_words(device.verdict), _DEVICE_STYLES[device.verdict])
-        digests = (_short(device.digests, name) for name in taken)
+        digests = (_short(device.digests, name) for name in headings)
         table.add_row(Text(plain(device.name)), verdict, *digests)
     return table
+
+
+def _digest_headings(report: RunReport) -> dict[str, str]:
+    """Return the columns that some device has a digest for."""
+    digests = [device.digests for device in report.devices]
+    failed = any(one.source_after_failure for one in digests)
+    headings = _DIGESTS_OF_A_FAILURE if failed else _DIGESTS_OF_A_MOVE
+    return {
+        name: heading
+        for name, heading in headings.items()
+        if any(getattr(one, name) for one in digests)
+    }
 
 
 def _short(digests: Digests, name: str) -> str:

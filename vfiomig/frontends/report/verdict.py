@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vfiomig.frontends.plain_text import CLAIM, listed, plain
 from vfiomig.frontends.run_report import Verdict
+from vfiomig.frontends.verdicts import is_unharmed
 from vfiomig.migration.metrics import Outcome
 
 if TYPE_CHECKING:
@@ -83,25 +84,18 @@ def overall_verdict(report: RunReport) -> OverallVerdict:
 
 def source_condition(report: RunReport) -> str:
     """Say whether the source runs on after a failure, and how that is known."""
-    last = {device.name: "RUNNING" for device in report.devices}
-    for change in report.metrics.state_changes:
-        if change.party == "source":
-            last[change.device] = change.device_state
-    stuck = [
-        f"{name} is in {state}" for name, state in last.items() if state != "RUNNING"
+    if report.metrics.ended_at is None:
+        return "the migration never began"
+    if report.lost:
+        return f"the source does not run on: {plain(listed(report.lost))}"
+    unknown = [d.name for d in report.devices if d.digests.source_after_failure is None]
+    harmed = [
+        device.name
+        for device in report.devices
+        if device.name not in unknown and not is_unharmed(device)
     ]
-    if stuck:
-        return f"the source does not run on: {plain(listed(stuck))}"
-    changed, unknown = [], []
-    for device in report.devices:
-        before = device.digests.source_before_failure
-        after = device.digests.source_after_failure
-        if before is None or after is None:
-            unknown.append(device.name)
-        elif before != after:
-            changed.append(device.name)
-    if changed:
-        return f"the source runs on, but its state changed: {plain(listed(changed))}"
+    if harmed:
+        return f"the source runs on, but its state changed: {plain(listed(harmed))}"
     if unknown:
         compared = f"{plain(listed(unknown))} not compared"
         return f"the source runs on, whether unharmed is not known: {compared}"
@@ -117,15 +111,18 @@ def _failure(report: RunReport) -> str:
     elif expected is not Outcome.COMPLETED:
         text += f" ({expected.value} was expected)"
     if (death := report.death) is not None:
-        what = f"{death.device} at the {death.party}, {death.access}: {death.error}"
-        return f"{text}: {plain(f'{what} ({death.where})')}; {source_condition(report)}"
-    reason = f": {plain(report.reason)}" if report.reason else ""
-    return f"{text}{reason}; {source_condition(report)}"
+        what = f"{death.error} at {death.access} ({death.where})"
+        reason = f"{death.party}, {death.device}: {what}"
+    else:
+        reason = report.reason or "no reason was given"
+    return f"{text}: {plain(reason)}; {source_condition(report)}"
 
 
 def _unexpected(report: RunReport) -> str:
     if (expected := report.scenario.expected) is not report.outcome:
         return f"{report.outcome.value}, but {expected.value} was expected"
+    if report.flip_unnoticed:
+        return "completed, but a flipped bit of the stream went unnoticed"
     return "" if report.ok else "completed, but not as it should"
 
 
@@ -134,13 +131,9 @@ def _doubts(devices: list[DeviceReport]) -> Iterator[str]:
     for verdict in _NOT_ARRIVED:
         if found := [device for device in devices if device.verdict is verdict]:
             yield f"{_DEVICE_WORDS[verdict]}: {_with_reasons(found)}"
-    found = [device for device in devices if device.verdict is Verdict.UNVERIFIED]
-    silent = [plain(device.name) for device in found if not device.reason]
-    if silent:
-        have = "has" if len(silent) == 1 else "have"
-        yield f"unverified: {listed(silent)} {have} no snapshot()"
-    if explained := [device for device in found if device.reason]:
-        yield f"unverified: {_with_reasons(explained)}"
+    if found := [d for d in devices if d.verdict is Verdict.UNVERIFIED]:
+        why = [device.reason or f"{device.name} has no snapshot()" for device in found]
+        yield f"unverified: {plain(listed(why))}"
     if not devices:
         yield "unverified: there was no device"
 

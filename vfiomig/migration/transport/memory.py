@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from vfiomig.migration.transport.base import Pair
@@ -40,7 +40,8 @@ class MemoryStream:
         Raises BrokenPipeError when the peer has closed or this end has finished, and
         ValueError when this end is closed.
         """
-        self._require_open()
+        if self._closed:
+            _refuse_closed()
         return self._outgoing.fill(data)
 
     def receive_into(self, buffer: memoryview) -> int | None:
@@ -50,7 +51,8 @@ class MemoryStream:
         for one without room, for another than the one that holds bytes, and when this
         end is closed; TypeError for a read-only one.
         """
-        self._require_open()
+        if self._closed:
+            _refuse_closed()
         return self._incoming.take(buffer)
 
     def finish(self) -> None:
@@ -66,18 +68,13 @@ class MemoryStream:
     def fileno(self) -> None:
         """Return None: only a call of the peer can change anything here."""
 
-    def _require_open(self) -> None:
-        if self._closed:
-            message = "this end of the memory link is closed"
-            raise ValueError(message)
-
 
 class _Lane:
     """One direction: the buffer its reader posted, and which of the two has left."""
 
     def __init__(self) -> None:
         self._posted: memoryview | None = None
-        self._place: tuple[int, int] | None = None
+        self._given: memoryview | None = None
         self._filled = 0
         self._finished = False
         self._abandoned = False
@@ -101,13 +98,15 @@ class _Lane:
         if not buffer:
             message = "a buffer to receive into must have room for a byte"
             raise ValueError(message)
-        place = _place(buffer)
         if self._filled:
-            return self._consume(place)
+            return self._consume(buffer)
         if self._finished:
             return 0
+        if buffer.readonly:
+            message = "a buffer to receive into must be writable"
+            raise TypeError(message)
         self._release()
-        self._place = place
+        self._given = buffer
         # A view of our own: the caller's may be released, or end with its expression.
         self._posted = memoryview(buffer)
         return None
@@ -124,8 +123,8 @@ class _Lane:
         self._filled = 0
         self._release()
 
-    def _consume(self, place: tuple[int, int]) -> int:
-        if place != self._place:
+    def _consume(self, buffer: memoryview) -> int:
+        if buffer is not self._given and not self._is_posted(buffer):
             message = (
                 f"{self._filled} bytes wait in another buffer: receive_into() goes on "
                 "with the buffer that it returned None for"
@@ -138,9 +137,18 @@ class _Lane:
     def _release(self) -> None:
         if self._posted is not None:
             self._posted.release()
-            self._posted = None
+            self._posted = self._given = None
+
+    def _is_posted(self, buffer: memoryview) -> bool:
+        """Tell whether another view is of the same memory."""
+        return self._posted is not None and _place(buffer) == _place(self._posted)
 
 
 def _place(buffer: memoryview) -> tuple[int, int]:
     """Return where a writable view lies in memory, and its size in bytes."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer)), buffer.nbytes
+
+
+def _refuse_closed() -> NoReturn:
+    message = "this end of the memory link is closed"
+    raise ValueError(message)

@@ -33,6 +33,9 @@ from vfiomig.uapi.qemu_stream import (
 SECTION_HEAD: Final = struct.Struct(">BI")
 TAG: Final = struct.Struct(">Q")
 DATA_HEAD: Final = struct.Struct(">QQ")
+SECTION_ID: Final = struct.Struct(">I")
+# What follows the type of a PART section: its id, and the head of its one buffer.
+PART_HEAD: Final = struct.Struct(">IQQ")
 _INSTANCE_AND_VERSION: Final = struct.Struct(">II")
 _RETURN_PATH: Final = struct.Struct(">HHI")
 

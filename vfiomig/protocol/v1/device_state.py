@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class DeviceInErrorStateError(StateError):
-    """After a failed write device_state reads ERROR: only a reset leaves it."""
+    """After a failed write device_state reads ERROR: only a reset leaves it.
+
+    So it counts when device_state cannot even be read any more.
+    """
 
     def __init__(self, target: int, cause: OSError) -> None:
         super().__init__(
@@ -37,7 +40,8 @@ def set_device_state(mask: int, value: int) -> Generator[Request, int, int]:
         UserApplicationError: the value would be invalid; nothing was written
             (V1-USER-04).
         OSError: the driver refused, and device_state is what it was.
-        DeviceInErrorStateError: the driver failed, and device_state is ERROR.
+        DeviceInErrorStateError: the driver failed, and device_state is ERROR or
+            cannot be read.
     """
     current = yield READ_DEVICE_STATE
     target = current & mask | value
@@ -51,7 +55,15 @@ def set_device_state(mask: int, value: int) -> Generator[Request, int, int]:
         yield WriteRegister(Register.DEVICE_STATE, target)
     except OSError as refusal:
         # No errno tells which state a failed write left (V1-TRANS-04).
-        if named_state((yield READ_DEVICE_STATE)) is DeviceState.ERROR:
+        if (yield from _is_in_error()):
             raise DeviceInErrorStateError(target, refusal) from refusal
         raise
     return target
+
+
+def _is_in_error() -> Generator[Request, int, bool]:
+    """Read the state back; one that cannot even be read counts as ERROR, as in QEMU."""
+    try:
+        return named_state((yield READ_DEVICE_STATE)) is DeviceState.ERROR
+    except OSError:
+        return True

@@ -1,7 +1,8 @@
-"""The transition table as a Mermaid state diagram, for specs/v1/README.md.
+"""The transition table as a Mermaid state diagram and as Markdown.
 
-The drawing is made from ``ARCS``, and a test compares the file with it: to change the
-picture, change the table and run ``python -m vfiomig.protocol.v1.diagram``.
+Nothing is written here: specs/v1/README.md shows both, and a test compares it with
+them.  To change the picture, change ``ARCS`` and run
+``python tests/unit/protocol/v1/test_diagram.py``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from vfiomig.protocol.v1.states import ARCS, DEFAULT_STATE, ArcClass, state_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Solid where the header draws the arc, dashed by its label where it does not:
-# Mermaid's state diagrams know one kind of line.
+# Mermaid's state diagrams know one kind of line, so a label says whether the header
+# draws the arc.  What is refused is not drawn.
 _DRAWN: Final = (ArcClass.REQ, ArcClass.EXP, ArcClass.OPT)
 
 

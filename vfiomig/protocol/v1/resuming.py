@@ -31,9 +31,11 @@ def load_buffer(
 ) -> Generator[Request, int, None]:
     """Give the driver one buffer of ``size`` bytes, which is more than 0.
 
-    ``splits`` is QEMU's way with a buffer that is larger than this region has room
-    for: it becomes several, each with a data_size of its own.  The specification
-    wants the source's sizes (V1-RES-03), so without it such a buffer is refused.
+    ``splits`` is QEMU's way: a buffer that is larger than this region has room for
+    becomes several, each with a data_size of its own, and nobody looks whether
+    data_offset lies in the data section.  The specification wants the source's sizes
+    (V1-RES-03) and no data in the registers (V1-OFF-03), so without it such a buffer
+    is refused.
 
     Raises:
         VendorDriverError: there is no room for the buffer at data_offset.
@@ -42,7 +44,8 @@ def load_buffer(
     while left:
         offset = yield READ_DATA_OFFSET  # (a)
         room = region_size - offset
-        if offset < REGISTERS_SIZE or room <= 0 or (left > room and not splits):
+        has_room = room > 0 if splits else room >= left and offset >= REGISTERS_SIZE
+        if not has_room:
             message = (
                 f"no room at data_offset {offset:#x} for {left:#x} bytes "
                 f"in a region of {region_size:#x}"
