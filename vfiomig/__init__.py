@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from vfiomig.host.device_ops import VendorDriver
     from vfiomig.protocol.bench import Bench
     from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
+    from vfiomig.protocol.v1.registers import Register
     from vfiomig.vendor.data_section import DataSection
+    from vfiomig.vendor.register_bank import RegisterBank
 
 __version__ = "0.1.0"
 
@@ -21,6 +23,8 @@ __all__ = [
     "Bench",
     "DataSection",
     "MigrationRegion",
+    "Register",
+    "RegisterBank",
     "SparseMmapArea",
     "VendorDriver",
     "__version__",
@@ -31,6 +35,8 @@ _HOMES: Final = {
     "Bench": "vfiomig.protocol.bench",
     "DataSection": "vfiomig.vendor.data_section",
     "MigrationRegion": "vfiomig.protocol.region",
+    "Register": "vfiomig.protocol.v1.registers",
+    "RegisterBank": "vfiomig.vendor.register_bank",
     "SparseMmapArea": "vfiomig.protocol.region",
     "VendorDriver": "vfiomig.host.device_ops",
 }

@@ -74,6 +74,13 @@ class Conduct:
     # data_offset and data_size are held against the region (V1-OFF-03, V1-OFF-07).
     checks_buffers: bool
 
+    # A stream that ends within a buffer: the driver is given the buffer all the same,
+    # with what was in the window for the rest, before the end is noticed (V1-RES-02).
+    commits_short_buffers: bool
+
+    # A savevm that failed takes the device of a stopped VM out of saving.
+    ends_failed_savevm: bool
+
     # A device in ERROR is reset (V1-TRANS-08); without it the process aborts.
     resets_from_error: bool
 
@@ -87,7 +94,9 @@ QEMU_7_2: Final = Conduct(
     stops_at_empty_buffer=True,  # vfio_save_complete_precopy
     ignores_pending_errors=True,  # vfio_save_pending
     splits_large_buffers=True,  # vfio_load_buffer
-    checks_buffers=False,  # vfio_save_buffer
+    checks_buffers=False,  # vfio_save_buffer, vfio_load_buffer
+    commits_short_buffers=True,  # vfio_load_buffer
+    ends_failed_savevm=False,  # qemu_savevm_state calls no notifier
     resets_from_error=False,  # vfio_migration_set_state: hw_error
 )
 
@@ -101,6 +110,8 @@ STRICT: Final = Conduct(
     ignores_pending_errors=False,
     splits_large_buffers=False,
     checks_buffers=True,
+    commits_short_buffers=False,
+    ends_failed_savevm=True,
     resets_from_error=True,
 )
 

@@ -47,6 +47,7 @@ class MappedRegion:
         self._widths = widths
         self._unseen = unseen
         self._mappings: dict[SparseMmapArea, mmap.mmap] = {}
+        self._views: list[memoryview] = []  # into the mappings, for one buffer
         self.size = region.size
 
     def read_register(self, register: Register) -> int:
@@ -87,9 +88,10 @@ class MappedRegion:
         return None
 
     def unmap(self) -> None:
-        """Give the mappings back."""
+        """Give the mappings back, and every view of them that was handed out."""
+        self._release_views()
         for mapping in self._mappings.values():
-            # A slice that is still held somewhere keeps its pages until it goes.
+            # A view of a view that is held elsewhere keeps its pages until it goes.
             with contextlib.suppress(BufferError):
                 mapping.close()
         self._mappings.clear()
@@ -97,30 +99,37 @@ class MappedRegion:
     def data(self, offset: int, size: int) -> list[memoryview]:
         """Return the bytes of a buffer, part by part; a mapped part is not copied.
 
-        The caller releases the views.
+        The views are good until the next buffer is asked for, or `unmap`.  Where a
+        buffer leaves the region, what lies inside is read before it fails, as QEMU
+        does; the bytes behind the region are left alone, as QEMU's are not always.
 
         Raises:
-            OSError: what a trapped access raised; EINVAL for a short one, or where
-                the buffer leaves the region.
+            OSError: what a trapped access raised; EINVAL for a short one; ENOMEM,
+                which is QEMU's word for it, where the buffer leaves the region.
         """
-        self._require_inside(offset, size)
+        self._release_views()
+        inside = max(0, min(size, self.size - offset))
         views = []
-        for part in parts_of(offset, size, self._mappings):
+        for part in parts_of(offset, inside, self._mappings):
             if part.area is not None:
                 views.append(self._mapped("read", part.area, part.offset, part.size))
             else:
                 views.append(memoryview(self._pread(part.offset, part.size)))
+        if inside < size:
+            message = f"{size:#x} bytes at {offset:#x} leave the migration region"
+            raise OSError(errno.ENOMEM, message)
         return views
 
     def room(self, offset: int, size: int) -> Iterator[memoryview]:
         """Yield where the bytes of a buffer go; each view is filled before the next.
 
-        A mapped part is the mapping itself; a trapped one is written when it is full.
+        The buffer lies in the region.  A mapped part is the mapping itself; a trapped
+        one is written when it is full.
 
         Raises:
-            OSError: as `data`.
+            OSError: what a trapped access raised; EINVAL for a short one.
         """
-        self._require_inside(offset, size)
+        self._release_views()
         for part in parts_of(offset, size, self._mappings):
             if part.area is not None:
                 with self._mapped("write", part.area, part.offset, part.size) as view:
@@ -138,7 +147,14 @@ class MappedRegion:
             self._unseen(access, offset, size)
         start = offset - area.offset
         with memoryview(self._mappings[area]) as whole:
-            return whole[start : start + size]
+            view = whole[start : start + size]
+        self._views.append(view)
+        return view
+
+    def _release_views(self) -> None:
+        for view in self._views:
+            view.release()
+        self._views.clear()
 
     def _pread(self, offset: int, size: int) -> bytes:
         position = self._base + offset
@@ -160,11 +176,6 @@ class MappedRegion:
                 _short(taken, width)
             position += width
             done += width
-
-    def _require_inside(self, offset: int, size: int) -> None:
-        if offset + size > self.size:
-            message = f"{size:#x} bytes at {offset:#x} leave the migration region"
-            raise OSError(errno.EINVAL, message)
 
 
 def _short(got: int, wanted: int) -> NoReturn:

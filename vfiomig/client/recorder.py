@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from vfiomig.protocol.history import (
     Access,
     AccessKind,
@@ -85,7 +87,7 @@ class Recorder:
         except OSError as error:
             self._note("read", offset, size, errno=error.errno)
             raise
-        self._note("read", offset, size, data)
+        self._note("read", offset, size, data, moved=len(data))
         return data
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> int:
@@ -95,7 +97,7 @@ class Recorder:
         except OSError as error:
             self._note("write", offset, len(data), data, errno=error.errno)
             raise
-        self._note("write", offset, len(data), data)
+        self._note("write", offset, len(data), data, moved=taken)
         return taken
 
     def mmap(self, length: int, offset: int) -> _mmap.mmap:
@@ -122,8 +124,12 @@ class Recorder:
 
     def close(self) -> None:
         """Close, and record it."""
+        try:
+            self._handle.close()
+        except OSError as error:
+            self._add(Access(self._device, "close", errno=error.errno or 0))
+            raise
         self._add(Access(self._device, "close"))
-        self._handle.close()
 
     def unseen(self, access: str, offset: int, size: int) -> None:
         """Record data that went through a mapping; ``offset`` is the region's."""
@@ -141,8 +147,12 @@ class Recorder:
         size: int,
         data: bytes | memoryview = b"",
         errno: int | None = 0,
+        moved: int | None = None,
     ) -> None:
         place = offset - self._base
         if 0 <= place < self._size:
             value = shown(place, data) if data else ""
-            self._add(Access(self._device, access, place, size, value, errno or 0))
+            record = Access(self._device, access, place, size, value, errno or 0)
+            if moved is not None and moved != size:
+                record = replace(record, moved=moved)
+            self._add(record)

@@ -41,6 +41,11 @@ _Structure = TypeVar("_Structure", bound=ctypes.Structure)
 
 _CAPABILITIES_LIMIT: Final = 256  # a chain that is longer goes in circles
 
+# What no honest device exceeds; a hostile one must not keep us asking for ever.
+_REGIONS_LIMIT: Final = 1 << 12
+_ASKS_LIMIT: Final = 8
+_ARGSZ_LIMIT: Final = 1 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundRegion:
@@ -62,7 +67,7 @@ def find_migration_region(handle: DeviceHandle) -> FoundRegion:
     Raises:
         OSError: the device does not even answer VFIO_DEVICE_GET_INFO.
         VendorDriverError: the device has none, an empty one, or a capability chain
-            that cannot be followed.
+            that cannot be followed or is never told.
     """
     for index in range(_number_of_regions(handle)):
         try:
@@ -82,13 +87,18 @@ def find_migration_region(handle: DeviceHandle) -> FoundRegion:
 def _number_of_regions(handle: DeviceHandle) -> int:
     argument = bytearray(bytes(vfio_device_info(argsz=sizeof(vfio_device_info))))
     handle.ioctl(VFIO_DEVICE_GET_INFO(), argument)
-    return int(vfio_device_info.from_buffer_copy(argument).num_regions)
+    number = int(vfio_device_info.from_buffer_copy(argument).num_regions)
+    return min(number, _REGIONS_LIMIT)
 
 
 def _region_info(handle: DeviceHandle, index: int) -> bytes:
-    """Ask for a region, again while the answer needs more room than was given."""
+    """Ask for a region, again while the answer needs more room than was given.
+
+    Raises:
+        VendorDriverError: it never has enough.
+    """
     argsz = sizeof(vfio_region_info)
-    while True:
+    for _ in range(_ASKS_LIMIT):
         argument = bytearray(argsz)
         argument[: sizeof(vfio_region_info)] = bytes(
             vfio_region_info(argsz=argsz, index=index)
@@ -98,6 +108,10 @@ def _region_info(handle: DeviceHandle, index: int) -> bytes:
         if needed <= argsz:
             return bytes(argument)
         argsz = needed
+        if argsz > _ARGSZ_LIMIT:
+            break
+    message = f"the info of region {index} has no end: now it is {argsz:#x} bytes"
+    raise VendorDriverError(message)
 
 
 def _capabilities(answer: bytes) -> Iterator[tuple[int, int]]:

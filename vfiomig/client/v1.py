@@ -26,6 +26,7 @@ from vfiomig.client.conduct import (
     StateWrite,
 )
 from vfiomig.client.mapped_region import MappedRegion, Unseen
+from vfiomig.protocol.errors import StateError
 from vfiomig.protocol.v1.device_state import DeviceInErrorStateError, set_device_state
 from vfiomig.protocol.v1.registers import Register
 from vfiomig.protocol.v1.requests import (
@@ -55,6 +56,21 @@ class Buffer(NamedTuple):
 
     size: int
     views: list[memoryview]
+
+
+class ApplicationAbortedError(DeviceInErrorStateError):
+    """A device went to ERROR, and the user application aborts: it touches none more.
+
+    QEMU does so (hw_error); all devices of its VM are lost with it.
+    """
+
+    def __init__(self, error: DeviceInErrorStateError, application: str) -> None:
+        StateError.__init__(
+            self,
+            f"{error}: {application} aborts",
+            state=error.state,
+            required=error.required,
+        )
 
 
 class V1Client:
@@ -90,6 +106,11 @@ class V1Client:
         """The state that this side has brought the device to, as far as it knows."""
         return named_state(self._written)
 
+    @property
+    def vm_is_running(self) -> bool:
+        """Whether the VM runs, as far as this device was told."""
+        return self._vm_is_running
+
     # -- the VM's run state ----------------------------------------------------------
 
     def vm_state_change(self, *, running: bool, for_savevm: bool = False) -> None:
@@ -97,7 +118,8 @@ class V1Client:
 
         Raises:
             OSError: the driver refused; what the VM does is remembered all the same.
-            DeviceInErrorStateError: the driver failed.
+            DeviceInErrorStateError: the driver failed; the device was reset, or this
+                is an `ApplicationAbortedError`.
         """
         if running == self._vm_is_running:
             return
@@ -108,14 +130,18 @@ class V1Client:
             saving = self.conduct.runs_while_saving
             self._set_state(saving if self._is_saving else VM_RUNS)
 
+    def give_up_saving(self) -> None:
+        """Note that what was saved is not wanted any more; the device is not asked."""
+        self._is_saving = False
+
     def migration_failed(self) -> None:
         """Let the device go on after failure or cancel: vfio_migration_state_notifier.
 
         Raises:
             OSError: the driver refused.
-            DeviceInErrorStateError: the driver failed.
+            DeviceInErrorStateError: as `vm_state_change`.
         """
-        self._is_saving = False
+        self.give_up_saving()
         if self._vm_is_running:
             self._set_state(MIGRATION_FAILED)
         else:
@@ -129,6 +155,7 @@ class V1Client:
         """
         self._handle.ioctl(VFIO_DEVICE_RESET())
         self._written = int(DEFAULT_STATE)
+        self._is_saving = False
 
     # -- saving ----------------------------------------------------------------------
 
@@ -161,15 +188,24 @@ class V1Client:
         yield from self._buffers(save_buffer(self._region_size))
         self._pending = 0
 
-    def save_complete_precopy(self) -> Iterator[Buffer]:
-        """Save all that is left, then stop: vfio_save_complete_precopy."""
+    def save_complete_precopy(self, *, stream_failed: bool = False) -> Iterator[Buffer]:
+        """Save all that is left, then stop: vfio_save_complete_precopy.
+
+        QEMU gets here with a stream that has failed already, and learns of it only
+        behind the first buffer: with ``stream_failed`` the device never stops.
+        """
         self._set_state(SAVE_COMPLETE_FIRST)
-        yield from self._buffers(
+        for buffer in self._buffers(
             save_rest(
                 self._region_size,
                 stops_at_empty_buffer=self.conduct.stops_at_empty_buffer,
             )
-        )
+        ):
+            yield buffer
+            if stream_failed:
+                return
+        if stream_failed:
+            return
         self._set_state(SAVE_COMPLETE_LAST)
         self._is_saving = False
 
@@ -208,10 +244,11 @@ class V1Client:
         try:
             for _ in self._buffers(self._noting(set_device_state(*write))):
                 pass
-        except DeviceInErrorStateError:
-            if self.conduct.resets_from_error:
-                with contextlib.suppress(OSError):  # the first failure is the news
-                    self.reset()
+        except DeviceInErrorStateError as error:
+            if not self.conduct.resets_from_error:
+                raise ApplicationAbortedError(error, self.conduct.name) from error
+            with contextlib.suppress(OSError):  # the first failure is the news
+                self.reset()
             raise
 
     def _noting(
@@ -229,8 +266,6 @@ class V1Client:
                 if isinstance(request, ReadData):
                     views = self._region.data(request.offset, request.size)
                     yield Buffer(request.size, views)
-                    for view in views:
-                        view.release()
                     request = session.send(0)
                 else:
                     request = self._answer(session, request)

@@ -93,6 +93,7 @@ class _Run(Unobserved):
         self._flip: FlipBit | None = None
         self._death: Death | None = None
         self._start_failure = ""
+        self._is_interrupted = False
         for party in ("source", "destination"):
             self._machines.append(self._machine(party, folder / party))
         self._source, self._destination = self._machines
@@ -164,7 +165,11 @@ class _Run(Unobserved):
         destination = Party(
             self._make_destination().load(), incoming, outgoing=back, incoming=forth
         )
-        exchange(source, destination)
+        try:
+            exchange(source, destination)
+        except KeyboardInterrupt:  # what was found so far is still worth a report
+            self._is_interrupted = True
+            return []
         return [source.result(), destination.result()]
 
     def _open_link(self) -> tuple[ByteStream, ByteStream]:
@@ -304,6 +309,8 @@ class _Run(Unobserved):
                 self._note_death(party, ending.device, ending.error)
         if self._death is not None:
             return Outcome.DIED
+        if self._is_interrupted:
+            return Outcome.INTERRUPTED
         return endings[0].outcome if endings else Outcome.FAILED
 
     def _note_death(self, party: str, device: str, error: Exception) -> None:
@@ -321,6 +328,8 @@ class _Run(Unobserved):
             return words_of_death(self._death)
         if outcome is Outcome.COMPLETED:
             return ""
+        if outcome is Outcome.INTERRUPTED:
+            return f"after {self._metrics.stream_bytes} bytes of the stream"
         if self._cut is not None and self._cut.happened:
             return f"the link was cut at byte {self._scenario.link.cut}"
         return cause_of(*endings) if endings else self._start_failure

@@ -199,7 +199,7 @@ class Table:
         for name in value:
             if name not in self.keys:
                 hint = nearest(name, self.keys) or f"; known: {', '.join(self.keys)}"
-                raise BadKeyError(plain(name), f"unknown key{hint}")
+                raise BadKeyError(plain(name[:60]), f"unknown key{hint}")
         return self.make(**dict(self._values(value)))
 
     def _values(self, table: dict[str, object]) -> Iterator[tuple[str, object]]:

@@ -7,14 +7,21 @@ of them had their end.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+import contextlib
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from vfiomig.migration.clock import SECOND, VirtualClock
-from vfiomig.migration.exchange import Receive, Send, Steps
+from vfiomig.migration.exchange import Close, Receive, Send, Steps
 from vfiomig.migration.metrics import Metrics, Outcome
 from vfiomig.migration.observer import Observer, Unobserved
 from vfiomig.migration.side import Ending, MigratingDevice, StateNotes
-from vfiomig.protocol.errors import DriverDiedError, StreamError, VfiomigError
+from vfiomig.protocol.errors import (
+    DriverDiedError,
+    ProtocolError,
+    StreamError,
+    VfiomigError,
+)
 from vfiomig.protocol.qemu_stream import framing
 from vfiomig.uapi.qemu_stream import (
     QEMU_VM_EOF,
@@ -26,15 +33,20 @@ from vfiomig.uapi.qemu_stream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from struct import Struct
+
+# What is missing of a short buffer is given to the driver in so many pieces at most;
+# QEMU, told of a length beyond reason, would be at it for ever.
+_SHORT_PIECES_LIMIT: Final = 256
 
 
 class Destination:
     """One side of a migration: `load` is what it does, step by step.
 
     ``load_bandwidth`` is the rate at which its devices take data, in bytes a second;
-    ``None`` for no time at all.
+    ``None`` for no time at all.  Unless it ``starts_vm`` (QEMU: -S, or a source that
+    was paused), the devices stay RESUMING until the VM is told to go on.
     """
 
     def __init__(
@@ -44,12 +56,14 @@ class Destination:
         clock: VirtualClock,
         metrics: Metrics,
         load_bandwidth: int | None = None,
+        starts_vm: bool = True,
         observer: Observer | None = None,
     ) -> None:
         self._devices = devices
         self._clock = clock
         self._metrics = metrics
         self._load_bandwidth = load_bandwidth
+        self._starts_vm = starts_vm
         self._observer = observer or Unobserved()
         self._states = StateNotes("destination", clock, metrics, self._observer)
         self._position = 0
@@ -57,21 +71,37 @@ class Destination:
         self._open_sections: dict[int, MigratingDevice] = {}
         self._waiting = list(devices)
         self._loaded = dict.fromkeys((device.name for device in devices), 0)
+        self._running: list[MigratingDevice] = []
 
     def load(self) -> Steps[Ending]:
-        """Take all devices in and let them run; return how it ended."""
+        """Take all devices in, let them run and say so; return how it ended."""
         try:
-            yield from self._load_stream()
+            yield from self.load_stream()
+            yield Send(framing.return_path_shut(0))
         except (OSError, VfiomigError) as error:
-            for device in self._devices:
-                device.client.load_cleanup()
-            died = isinstance(error, DriverDiedError)
-            outcome = Outcome.DIED if died else Outcome.FAILED
-            return Ending(outcome, error, self._busy_with)
-        yield Send(framing.return_path_shut(0))
+            yield Close()
+            return self.give_up(error)
         return Ending(Outcome.COMPLETED)
 
-    def _load_stream(self) -> Steps[None]:
+    def give_up(self, error: Exception) -> Ending:
+        """Leave the devices as they are, but for those that run: the source will."""
+        for device in self._devices:
+            device.client.load_cleanup()
+        for device in self._running:
+            with contextlib.suppress(OSError, VfiomigError):
+                device.client.vm_state_change(running=False)
+        self._metrics.resumed_at = None
+        died = isinstance(error, DriverDiedError)
+        outcome = Outcome.DIED if died else Outcome.FAILED
+        return Ending(outcome, error, self._busy_with)
+
+    def load_stream(self) -> Steps[None]:
+        """Take all devices in and let them run.
+
+        Raises:
+            StreamError: the stream is not what a source sends.
+            OSError, VfiomigError: a device refused or failed.
+        """
         yield from self._expect(framing.STREAM_HEAD, "the header of a QEMU stream")
         for device in self._devices:
             self._busy_with = device.name
@@ -81,7 +111,8 @@ class Destination:
             pass
         for device in self._devices:
             device.client.load_cleanup()
-        self._start_vm()
+        if self._starts_vm:
+            self._start_vm()
 
     # -- sections --------------------------------------------------------------------
 
@@ -145,8 +176,14 @@ class Destination:
         self._busy_with = device.name
         number = self._loaded[device.name]
         self._observer.buffer_will_load(device.name, number, size)
-        for view in device.client.load_buffer(size):
-            yield from self._fill(view)
+        places = device.client.load_buffer(size)
+        for view in places:
+            try:
+                yield from self._fill(view)
+            except (OSError, StreamError):
+                if device.client.conduct.commits_short_buffers:
+                    _give_short_buffer(places)
+                raise
         self._loaded[device.name] = number + 1
         self._metrics.loaded_device_bytes += size
         if self._load_bandwidth is not None:
@@ -160,6 +197,7 @@ class Destination:
         for device in self._devices:
             self._busy_with = device.name
             device.client.vm_state_change(running=True)
+            self._running.append(device)
             self._observer.destination_runs(device.name)
             self._states.note(device)
         self._metrics.resumed_at = self._clock.now
@@ -195,3 +233,18 @@ class Destination:
 
     def _fail(self, why: str) -> NoReturn:
         raise StreamError(why, position=self._position)
+
+
+def _give_short_buffer(places: Iterator[memoryview]) -> None:
+    """Let the driver have a buffer whose rest never came: vfio_load_buffer.
+
+    What lies in the window, or was never written, stands for the rest.  If the driver
+    refuses it, that is no news: the stream's end is.
+    """
+    try:
+        for _ in islice(places, _SHORT_PIECES_LIMIT):
+            pass
+    except DriverDiedError:
+        raise
+    except (OSError, ProtocolError):
+        return

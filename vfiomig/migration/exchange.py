@@ -1,6 +1,6 @@
 """Source and destination take turns: two generators over one pair of streams.
 
-A party is a generator that yields `Send` and `Receive` and does no I/O of its own.
+A party is a generator that yields `Step`s and does no I/O of its own.
 This file moves the bytes.  Nobody has a thread: after each step of one party the
 other goes as far as it can, so that a run with the same seed is the same run, byte
 for byte and access for access.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vfiomig.migration.transport.base import ByteStream
 
 # A kernel that moves nothing for so long over loopback will not do so later.
-_PATIENCE: Final = 30.0  # seconds
+PATIENCE: Final = 30.0  # seconds
 
 _Result = TypeVar("_Result")
 
@@ -36,7 +36,19 @@ class Receive(NamedTuple):
     view: memoryview
 
 
-Step = Send | Receive
+class Finish(NamedTuple):
+    """Send no more: after what was sent the peer reads the end of the stream."""
+
+    view: bytes = b""
+
+
+class Close(NamedTuple):
+    """Neither send nor receive any more: the peer learns it at its next step."""
+
+    view: bytes = b""
+
+
+Step = Send | Receive | Finish | Close
 Steps = Generator[Step, int, _Result]
 
 
@@ -66,6 +78,7 @@ class Party(Generic[_Result]):
         self._rest: memoryview | None = None  # of the step in hand
         self._receives = False
         self._done = 0
+        self._has_stalled = False
         self.is_over = False
         self.error: BaseException | None = None
         self._value: _Result | None = None
@@ -118,12 +131,25 @@ class Party(Generic[_Result]):
         selector.register(number, event)
         return True
 
-    def _resume(self, go_on: Callable[[Any], Step], answer: int | OSError) -> None:
+    def give_up(self, why: StalledError) -> bool:
+        """Raise ``why`` where the step in hand is; False if that can change nothing."""
+        if self._rest is None or self._has_stalled:
+            return False
+        self._has_stalled = True
+        self._rest.release()
+        self._resume(self._steps.throw, why)
+        return True
+
+    def _resume(self, go_on: Callable[[Any], Step], answer: int | Exception) -> None:
         """Let the generator run to its next step."""
         self._rest, self._done = None, 0
         try:
             request = go_on(answer)
             while not len(request.view):  # nothing to move is done at once
+                if request.__class__ is Finish:
+                    self._stream.finish()
+                elif request.__class__ is Close:
+                    self._stream.close()
                 request = self._steps.send(0)
         except StopIteration as end:
             self._value = end.value
@@ -149,11 +175,17 @@ def _undated(size: int) -> None:
     """Let no time pass."""
 
 
-def exchange(source: Party[Any], destination: Party[Any]) -> None:
+def exchange(
+    source: Party[Any], destination: Party[Any], *, patience: float = PATIENCE
+) -> None:
     """Run two parties until both are over; their outcomes stay with them.
 
+    When neither can go on, and no transport changes that within ``patience`` seconds,
+    a `StalledError` is raised inside the source and, if that does not help, inside
+    the destination.
+
     Raises:
-        StalledError: neither can go on, and no transport will change that.
+        StalledError: neither can go on although both were told.
     """
     was_idle = False
     while not (source.is_over and destination.is_over):
@@ -162,15 +194,15 @@ def exchange(source: Party[Any], destination: Party[Any]) -> None:
             moved = True
         # Memory moves nothing before the other side has shown its buffer, so only a
         # second turn of both tells that neither can go on.
-        if was_idle and not moved:
-            _wait(source, destination)
+        if was_idle and not moved and not _wait(patience, source, destination):
+            why = StalledError("source and destination wait for one another")
+            if not (source.give_up(why) or destination.give_up(why)):
+                raise why
         was_idle = not moved
 
 
-def _wait(*parties: Party[Any]) -> None:
+def _wait(patience: float, *parties: Party[Any]) -> bool:
+    """Wait until a transport can move something; False if none will."""
     with selectors.DefaultSelector() as selector:
         waiting = [party.wait_on(selector) for party in parties]
-        if any(waiting) and selector.select(_PATIENCE):
-            return
-    message = "source and destination wait for one another"
-    raise StalledError(message)
+        return any(waiting) and bool(selector.select(patience))

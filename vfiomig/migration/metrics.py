@@ -19,6 +19,7 @@ class Outcome(enum.Enum):
     CANCELLED = "cancelled"
     NOT_CONVERGED = "not-converged"
     DIED = "died"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(slots=True, kw_only=True)

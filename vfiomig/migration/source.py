@@ -6,17 +6,20 @@ buffer, stopping at the first that still had one.  So devices take turns one aft
 another, and the last of them is asked many times before its data_offset is read.
 
 Whatever fails, this side ends with its devices RUNNING again and their state whole,
-or says which of them it could not bring back.
+or says which of them it could not bring back.  Where the user application aborts, as
+QEMU does at a device in ERROR, none is touched any more and all are lost.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.client.v1 import ApplicationAbortedError
 from vfiomig.migration.convergence import Decision, DowntimeEstimate, Limits, Look
-from vfiomig.migration.exchange import Receive, Send, Steps
+from vfiomig.migration.exchange import Finish, Receive, Send, Steps
 from vfiomig.migration.metrics import Metrics, Outcome, Round
 from vfiomig.migration.observer import Guest, IdleGuest, Observer, Unobserved
+from vfiomig.migration.recovery import Recovery
 from vfiomig.migration.side import Ending, MigratingDevice, StateNotes
 from vfiomig.protocol.errors import (
     DriverDiedError,
@@ -28,9 +31,9 @@ from vfiomig.protocol.qemu_stream import framing
 from vfiomig.uapi.qemu_stream import QEMU_VM_SECTION_END, QEMU_VM_SECTION_PART
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from vfiomig.client.v1 import Buffer, V1Client
+    from vfiomig.client.v1 import Buffer
     from vfiomig.migration.clock import VirtualClock
 
 # A device that has more to say after so many buffers has no end (V1-PEND-13): a
@@ -52,7 +55,8 @@ class _EndedEarlyError(VfiomigError):
 class Source:
     """One side of a migration: `migrate` is what it does, step by step.
 
-    The devices run when it begins.  ``metrics`` is filled while it goes on, and says
+    The devices run when it begins, or their VM was stopped before; then it is left
+    so.  ``metrics`` is filled while it goes on, and says
     how far it came whatever happens.
     """
 
@@ -75,7 +79,7 @@ class Source:
         self._guest = guest or IdleGuest()
         self._observer = observer or Unobserved()
         self._states = StateNotes("source", clock, metrics, self._observer)
-        self._vm_runs = True
+        self._stopped: list[MigratingDevice] = []  # by us, to run again if it fails
         self._busy_with = ""
         self._sections = {
             device.name: number for number, device in enumerate(devices, 1)
@@ -194,6 +198,8 @@ class Source:
             self._states.note(device)
             yield from self._send(framing.END_OF_STATE + framing.section_foot(section))
         yield from self._send(framing.STREAM_END)
+        # A damaged length makes the destination wait for bytes that never come.
+        yield Finish()
 
     def _stop_vm(self) -> None:
         """Stop the guest and each device.
@@ -201,7 +207,7 @@ class Source:
         QEMU's handler cannot fail the stop: it notes the error, and the first device
         is asked to stop once more before the migration fails.
         """
-        self._vm_runs = False
+        self._stopped = [d for d in self._devices if d.client.vm_is_running]
         failures = []
         for device in self._devices:
             self._busy_with = device.name
@@ -214,7 +220,10 @@ class Source:
                 self._states.note(device)
         self._metrics.stopped_at = self._clock.now
         if failures:
-            next(iter(self._devices[0].client.save_complete_precopy()), None)
+            first = self._devices[0]
+            self._busy_with = first.name
+            for _ in first.client.save_complete_precopy(stream_failed=True):
+                pass
             raise failures[0]
         self._observer.source_stops_copying()
 
@@ -234,42 +243,41 @@ class Source:
 
     def _end_badly(self, error: Exception) -> Ending:
         """Bring the source back to where it runs (QEMU: migration_fd_cleanup)."""
-        lost: dict[str, Exception] = {}
-        devices = self._devices
+        recovery = Recovery(error, self._busy_with)
         if isinstance(error, DriverDiedError):
             outcome = Outcome.DIED
         else:
             outcome = getattr(error, "outcome", Outcome.FAILED)
-        for device in devices:
-            self._observer.source_will_continue(device.name)
-        if not self._vm_runs:
-            self._vm_runs = True
-            for device in devices:
-                self._try(device, lost, lambda c: c.vm_state_change(running=True))
-        for device in devices:
+        try:
+            if isinstance(error, ApplicationAbortedError):
+                raise error
+            self._bring_back(recovery)
+        except ApplicationAbortedError as abort:
+            recovery.lose_all(self._devices, abort)
+        for device in self._devices:
             device.client.save_cleanup()
-        for device in devices:
-            self._try(device, lost, lambda c: c.migration_failed())
-        for device in devices:
-            if device.name not in lost:
+        self._metrics.ended_at = self._clock.now
+        return Ending(outcome, error, self._busy_with, tuple(recovery.lost.items()))
+
+    def _bring_back(self, recovery: Recovery) -> None:
+        """Let every device run again that can.
+
+        Raises:
+            ApplicationAbortedError: one of them went to ERROR.
+        """
+        for device in self._devices:
+            self._observer.source_will_continue(device.name)
+            device.client.give_up_saving()
+        for device in self._stopped:
+            recovery.attempt(device, lambda c: c.vm_state_change(running=True))
+        for device in self._devices:
+            device.client.save_cleanup()
+        for device in self._devices:
+            recovery.attempt(device, lambda c: c.migration_failed())
+        for device in self._devices:
+            if device.name not in recovery.lost:
                 self._states.note(device)
                 self._observer.source_continues(device.name)
-        self._metrics.ended_at = self._clock.now
-        return Ending(outcome, error, self._busy_with, tuple(lost.items()))
-
-    @staticmethod
-    def _try(
-        device: MigratingDevice,
-        lost: dict[str, Exception],
-        action: Callable[[V1Client], None],
-    ) -> None:
-        """Try to bring a device back; the last word on it counts."""
-        try:
-            action(device.client)
-        except (OSError, VfiomigError) as failure:
-            lost[device.name] = failure
-        else:
-            lost.pop(device.name, None)
 
     # -- the stream ------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ What is not there has its default: an access without ``errno`` succeeded, one wi
 ``unseen`` went through a mapping, where nobody could see its bytes.
 
 Register values are numbers; data is hex, and beyond 64 bytes a digest of it, so that
-a history stays small whatever was migrated.
+a history stays small whatever was migrated.  ``moved`` is there only where fewer bytes
+were moved than ``size``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 import xxhash
@@ -27,6 +28,7 @@ _SHOWN: Final = 64  # bytes of data that are written out
 
 AccessKind = Literal["read", "write", "mmap", "reset", "close"]
 BenchKind = Literal["work", "snapshot", "fail"]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class HistoryError(VfiomigError):
@@ -36,8 +38,8 @@ class HistoryError(VfiomigError):
 class RegionShape(msgspec.Struct, frozen=True, kw_only=True):
     """A device's migration region: bytes, and the areas as [offset, size]."""
 
-    size: int
-    areas: tuple[tuple[int, int], ...] = ()
+    size: Count
+    areas: tuple[tuple[Count, Count], ...] = ()
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,11 +56,12 @@ class Access(msgspec.Struct, frozen=True, omit_defaults=True):
 
     device: str
     access: AccessKind
-    offset: int = 0
-    size: int = 0
+    offset: Count = 0
+    size: Count = 0
     value: str = ""
-    errno: int = 0
+    errno: Count = 0
     unseen: bool = False
+    moved: Count | None = None
 
 
 class BenchEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,16 +69,17 @@ class BenchEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
     device: str
     bench: BenchKind
-    amount: int = 0
+    amount: Count = 0
     digest: str = ""
     on: str = ""
-    errno: int = 0
+    errno: Count = 0
 
 
 Record = Access | BenchEvent
 
 _ENCODER: Final = msgspec.json.Encoder()
 _HEADER: Final = msgspec.json.Decoder(Header)
+_KEYS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ACCESS: Final = msgspec.json.Decoder(Access)
 _BENCH_EVENT: Final = msgspec.json.Decoder(BenchEvent)
 
@@ -106,15 +110,32 @@ def decode(lines: Iterator[bytes]) -> Iterator[Header | Record]:
     """Yield the header and then each record of a history.
 
     Raises:
-        HistoryError: a line that is none, with its number counted from 1.
+        HistoryError: a line that is none, with its number counted from 1; a header
+            of another schema, or none at all.
     """
+    number = 0
     for number, line in enumerate(lines, 1):
         try:
-            yield _HEADER.decode(line) if number == 1 else _decode_record(line)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            yield _decode_header(line) if number == 1 else _decode_record(line)
+        # msgspec's own errors are ValueErrors, as are those of bad UTF-8.
+        except (ValueError, RecursionError) as error:
             message = f"line {number}: {error}"
             raise HistoryError(message) from None
+    if not number:
+        message = "line 1: there is no header"
+        raise HistoryError(message)
+
+
+def _decode_header(line: bytes) -> Header:
+    header = _HEADER.decode(line)
+    if header.schema != SCHEMA:
+        message = f"schema {header.schema}, and only {SCHEMA} can be read"
+        raise ValueError(message)
+    return header
 
 
 def _decode_record(line: bytes) -> Record:
-    return _BENCH_EVENT.decode(line) if b'"bench"' in line else _ACCESS.decode(line)
+    # A look at the bytes spares most lines the second decoding.
+    if b'"bench"' in line and "bench" in _KEYS.decode(line):
+        return _BENCH_EVENT.decode(line)
+    return _ACCESS.decode(line)

@@ -23,6 +23,8 @@ class LoadingSession:
         self._model = model
         self._view = view
         self._expected = 0
+        self._has_replaced = False
+        self._link = self._link_before = 0
         self._complete = False
         self.is_refused = False
         self._forget_buffer()  # V1-TRANS-26
@@ -33,8 +35,8 @@ class LoadingSession:
 
         Raises:
             OSError: EINVAL for a size that no chunk has; what `chunk.unseal` raises;
-                EINVAL for a foreign chunk, EPROTO for one out of order, and what the
-                model finds wrong.
+                EINVAL for a chunk of another device, EPROTO for one out of order or
+                of another stream, and what the model finds wrong.
         """
         if self.is_refused:
             _refuse(errno.EINVAL, "this stream was refused before")
@@ -69,13 +71,26 @@ class LoadingSession:
         if (head.kind, head.shape) != (self._model.kind, self._model.shape):
             theirs = f"kind {head.kind:#x}, shape {head.shape:#x}"
             _refuse(errno.EINVAL, f"a chunk of another device: {theirs}")
-        takes_the_place = head.flags & chunk.AGAIN and head.sequence + 1
-        if self._expected not in (head.sequence, takes_the_place):
+        link = self._link
+        if self._takes_the_place(head):
+            link = self._link_before
+        elif head.sequence != self._expected:
             why = f"chunk {head.sequence} came where {self._expected} belongs"
+            _refuse(errno.EPROTO, why)
+        if head.link != link:
+            why = f"chunk {head.sequence} is of another stream than what came before"
             _refuse(errno.EPROTO, why)
         self._model.load(self._view[HEADER_SIZE : HEADER_SIZE + head.size])
         self._expected = head.sequence + 1
+        self._has_replaced = bool(head.flags & chunk.AGAIN)
+        self._link_before, self._link = link, chunk.link_to(self._view)
         self._complete = bool(head.flags & chunk.LAST)
+
+    def _takes_the_place(self, head: Chunk) -> bool:
+        """Tell whether a chunk may come where the one of its number has come."""
+        if not head.flags & chunk.AGAIN or self._has_replaced:
+            return False
+        return head.sequence + 1 == self._expected
 
     def _forget_buffer(self) -> None:
         """Leave nothing that a later data_size could take for a chunk."""

@@ -53,7 +53,7 @@ class ReferenceDriver:
     ``section`` is the size of the data section in bytes, whole pages.
     ``data_section`` says how it is reached: "trapped" by pread and pwrite alone,
     "mapped" in one area, "split" so that only the first half is mapped and a chunk
-    straddles both parts.
+    straddles both parts.  ``ValueError`` for anything else.
     """
 
     def __init__(
@@ -63,6 +63,9 @@ class ReferenceDriver:
         section: int = 16 * PAGE,
         data_section: str = "mapped",
     ) -> None:
+        if data_section not in _MAPPED_PART:
+            message = f"{data_section!r} is not one of {', '.join(DATA_SECTION_KINDS)}"
+            raise ValueError(message)
         self.model = model
         self._section = DataSection(section)
         share = int(section * _MAPPED_PART[data_section])
@@ -165,7 +168,8 @@ class ReferenceDriver:
 
     def _read_pending_bytes(self) -> bytes:
         if self._faults:
-            self._trip("pending_bytes")
+            has_buffer = self._saving is not None and self._saving.has_buffer
+            self._trip("pending_bytes", after_data=has_buffer)
         if self._saving is not None:
             self._registers.pending_bytes = self._saving.pending_bytes()
         return self._bank[8:16]
@@ -195,7 +199,7 @@ class ReferenceDriver:
         if self._loading is None:
             _refuse("data_size is written in RESUMING")
         if self._faults:
-            self._trip("data_size")
+            self._trip("data_size", after_data=True)
         self._loading.take(size)
 
     def _write_device_state(self, value: int) -> None:
@@ -249,9 +253,9 @@ class ReferenceDriver:
         if self._saving is None:
             self._registers.pending_bytes = self._registers.data_size = 0
 
-    def _trip(self, site: str) -> None:
+    def _trip(self, site: str, *, after_data: bool) -> None:
         """Set off a fault here, or one on data that no trap could notice before."""
-        if self.migration_region.areas:
+        if after_data and self.migration_region.areas:
             self._faults.trip(site, "data")
         else:
             self._faults.trip(site)

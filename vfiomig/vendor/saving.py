@@ -23,9 +23,15 @@ class SavingSession:
         self._running = running
         self._sequence = 0
         self._queued: Chunk | None = None
+        self._link = self._next_link = 0
         self._again = False
         self._ended = False
         model.begin_saving()
+
+    @property
+    def has_buffer(self) -> bool:
+        """Whether a buffer is queued: its data may have been read, or not."""
+        return self._queued is not None
 
     def pending_bytes(self) -> int:
         """Take the queued buffer as consumed, and return what is left to send.
@@ -35,6 +41,7 @@ class SavingSession:
         if self._queued is not None:
             self._ended = bool(self._queued.flags & chunk.LAST)
             self._sequence += 1
+            self._link = self._next_link
             self._again = False
             self._queued = None
         return self._left()
@@ -44,6 +51,7 @@ class SavingSession:
         if self._queued is None and self._left():
             self._queued = self._make()
             chunk.seal(self._view, self._queued)
+            self._next_link = chunk.link_to(self._view)
         return HEADER_SIZE + self._queued.size if self._queued is not None else 0
 
     def stop(self) -> None:
@@ -69,9 +77,10 @@ class SavingSession:
         return 0
 
     def _make(self) -> Chunk:
-        payload = self._view[HEADER_SIZE:]
+        payload = self._view[HEADER_SIZE:][: chunk.MAX_PAYLOAD]
         size = self._model.save(payload, running=self._running)
         flags = chunk.AGAIN if self._again else 0
         if not (self._running or self._model.pending(running=False)):
             flags |= chunk.LAST
-        return Chunk(self._model.kind, self._model.shape, self._sequence, flags, size)
+        whose = (self._model.kind, self._model.shape)
+        return Chunk(*whose, self._sequence, flags, size, self._link)

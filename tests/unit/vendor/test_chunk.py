@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vfiomig.vendor.chunk import AGAIN, HEADER_SIZE, LAST, Chunk, seal, unseal
+from vfiomig.vendor.chunk import AGAIN, HEADER_SIZE, LAST, Chunk, link_to, seal, unseal
 
 KIND, SHAPE = 0x01020304, 0x1112131415161718
 
@@ -41,12 +41,12 @@ def flipped(buffer: bytes | bytearray, bit: int) -> bytearray:
     return copy
 
 
-@given(u32, u64, u32, flags, payloads)
+@given(u32, u64, u32, flags, u32, payloads)
 def test_what_was_sealed_is_unsealed(
-    kind: int, shape: int, sequence: int, flags: int, payload: bytes
+    kind: int, shape: int, sequence: int, flags: int, link: int, payload: bytes
 ) -> None:
     buffer = bytearray(HEADER_SIZE) + payload
-    head = Chunk(kind, shape, sequence, flags, len(payload))
+    head = Chunk(kind, shape, sequence, flags, len(payload), link)
     size = seal(memoryview(buffer), head)
     assert size == HEADER_SIZE + len(payload)
     assert unseal(memoryview(buffer)) == head
@@ -55,9 +55,16 @@ def test_what_was_sealed_is_unsealed(
 
 def test_the_header_is_little_endian_and_begins_with_the_magic() -> None:
     buffer = sealed(b"payload", sequence=5, flags=LAST)
-    fields = struct.unpack_from("<4sHHIIQQ", buffer)
-    assert fields == (b"VFM1", 1, LAST, KIND, 5, SHAPE, 7)
-    assert struct.calcsize("<4sHHIIQQ") + 8 == HEADER_SIZE  # the rest is the checksum
+    fields = struct.unpack_from("<4sHHIIQII", buffer)
+    assert fields == (b"VFM1", 1, LAST, KIND, 5, SHAPE, 7, 0)
+    assert struct.calcsize("<4sHHIIQII") + 8 == HEADER_SIZE  # the rest is the checksum
+
+
+@given(payloads, payloads)
+def test_the_link_tells_one_chunk_from_another(one: bytes, other: bytes) -> None:
+    links = [link_to(memoryview(sealed(payload))) for payload in (one, other)]
+    assert (links[0] == links[1]) == (one == other)
+    assert all(0 <= link < 1 << 32 for link in links)
 
 
 def test_sealing_touches_the_header_alone() -> None:
@@ -100,10 +107,12 @@ def test_a_chunk_with_something_behind_it_is_refused(
     assert errno_of(sealed(payload) + rest) == errno.EINVAL
 
 
-@pytest.mark.parametrize("size", [6, 8, (1 << 63) - 1, (1 << 64) - 1, (1 << 64) - 33])
+@pytest.mark.parametrize(
+    "size", [0, 6, 8, (1 << 31) - 1, (1 << 32) - 1, (1 << 32) - 33]
+)
 def test_a_size_that_the_bytes_do_not_have_is_refused(size: int) -> None:
     buffer = sealed(b"payload")
-    struct.pack_into("<Q", buffer, 24, size)
+    struct.pack_into("<I", buffer, 24, size)
     assert errno_of(buffer) == errno.EINVAL
 
 

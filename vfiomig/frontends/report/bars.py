@@ -18,7 +18,7 @@ _PLOT: Final = WIDTH - _LEFT - _RIGHT
 _TOP: Final = 24
 _HEIGHT: Final = 170
 _AXIS: Final = 40
-_WIDEST: Final = 90.0  # of one round, the gap included
+_WIDEST: Final = 120.0  # of one round, the gap included
 _BAR: Final = 0.7  # of that, the bar
 _LABEL: Final = 9 * CHARACTER  # "1023 MiB", and some air
 _NUMBER_STEPS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000, 100_000)
@@ -38,6 +38,7 @@ class Bar:
     pending_y: float | None
     kind: str
     label: str
+    label_y: float
     title: str
 
 
@@ -55,6 +56,11 @@ class BarChart:
     numbers: list[Mark]
     ticks: list[tuple[float, str]]
 
+    @property
+    def is_clipped(self) -> bool:
+        """Tell whether some device claimed more pending bytes than the picture has."""
+        return any(bar.pending_y == self.top for bar in self.bars)
+
 
 def bar_chart(metrics: Metrics) -> BarChart | None:
     """Return the bytes of each round and of stop-and-copy; None if there were none."""
@@ -65,8 +71,7 @@ def bar_chart(metrics: Metrics) -> BarChart | None:
         sent.append(metrics.stop_and_copy_device_bytes)
         pending.append(None)
         names.append("stop-and-copy")
-    highest = max([*sent, *(count or 0 for count in pending)], default=0)
-    if not highest:
+    if not (highest := _highest(sent, [count or 0 for count in pending])):
         return None
     ticks = byte_ticks(highest)
     scale = _HEIGHT / ticks[-1].value
@@ -78,15 +83,17 @@ def bar_chart(metrics: Metrics) -> BarChart | None:
     ):
         width = slot * _BAR
         height = round(max(count * scale, 1.0 if count else 0.0), 2)
+        line = None if waiting is None else _line(bottom, waiting * scale)
         said = "" if waiting is None else f", {bytes_text(waiting)} pending before"
         bar = Bar(
             x=round(_LEFT + slot * number + (slot - width) / 2, 2),
             width=round(width, 2),
             y=round(bottom - height, 2),
             height=height,
-            pending_y=None if waiting is None else round(bottom - waiting * scale, 2),
+            pending_y=line,
             kind="round" if waiting is not None else "stop-and-copy",
             label=bytes_text(count) if slot >= _LABEL else "",
+            label_y=round(min(bottom - height, line if line else bottom) - 5, 2),
             title=f"{name}: {bytes_text(count)} sent{said}",
         )
         bars.append(bar)
@@ -101,6 +108,20 @@ def bar_chart(metrics: Metrics) -> BarChart | None:
         numbers=_numbers(metrics, slot),
         ticks=[(round(bottom - t.value * scale, 2), t.label) for t in ticks],
     )
+
+
+def _highest(sent: list[int], pending: list[int]) -> int:
+    """Return the bytes that the picture must have room for.
+
+    What is pending is only claimed: a claim beyond all measure must not flatten the
+    bytes that were sent.
+    """
+    most, claimed = max(sent, default=0), max(pending, default=0)
+    return max(most, min(claimed, 2 * most)) if most else claimed
+
+
+def _line(bottom: float, height: float) -> float:
+    return round(max(bottom - height, float(_TOP)), 2)
 
 
 def _numbers(metrics: Metrics, slot: float) -> list[Mark]:

@@ -18,6 +18,7 @@ from vfiomig.frontends.report.units import bytes_text, time_text
 from vfiomig.frontends.report.verdict import (
     Tone,
     device_words,
+    downtime_words,
     outcome_words,
     overall_verdict,
 )
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from vfiomig.frontends.run_report import Digests, RunReport
-    from vfiomig.migration.metrics import Metrics, Round
+    from vfiomig.migration.metrics import Round
 
 _STYLES: Final = {
     Tone.GOOD: "bold green",
@@ -46,6 +47,7 @@ _DEVICE_STYLES: Final = {
 # Of a long pre-copy the first rounds and the last; --json and --html have them all.
 _FIRST, _LAST = 10, 5
 _DIGEST_LENGTH: Final = 8
+_LABEL: Final = len("stop-and-copy") + 2
 _DIGESTS_OF_A_MOVE: Final = {
     "source_at_start": "source\nat start",
     "source_at_stop": "source\nat stop",
@@ -68,7 +70,9 @@ def print_summary(report: RunReport, console: Console) -> None:
     _line(console, "")
     if report.metrics.rounds:
         _table(console, _rounds_table(report.metrics.rounds))
-    _table(console, _figures_table(report))
+    for what, figure in _figures(report):
+        _line(console, f"{what:<{_LABEL}}{figure}")
+    _line(console, "")
     _table(console, _devices_table(report))
     for note in report.notes:
         _line(console, f"note: {plain(note)}")
@@ -92,9 +96,9 @@ def _table(console: Console, table: Table) -> None:
     _line(console, "")
 
 
-def _new_table(*, headed: bool = True) -> Table:
+def _new_table() -> Table:
     # Two spaces at least between columns: words of neighbours never make a phrase.
-    return Table(box=None, show_header=headed, header_style="dim", padding=(0, 2, 0, 0))
+    return Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
 
 
 def _rounds_table(rounds: list[Round]) -> Table:
@@ -123,32 +127,16 @@ def _round_cells(one: Round) -> Iterator[str]:
     yield str(one.polls)
 
 
-def _figures_table(report: RunReport) -> Table:
+def _figures(report: RunReport) -> Iterator[tuple[str, str]]:
     metrics = report.metrics
-    table = _new_table(headed=False)
     rounds = "1 round" if len(metrics.rounds) == 1 else f"{len(metrics.rounds)} rounds"
-    precopy, stopped = metrics.precopy_device_bytes, metrics.stop_and_copy_device_bytes
-    table.add_row("pre-copy", f"{bytes_text(precopy)} in {rounds}")
-    table.add_row("stop-and-copy", bytes_text(stopped))
-    table.add_row("stream", f"{bytes_text(metrics.stream_bytes)}, framing included")
-    table.add_row("downtime", downtime_text(metrics, report.scenario.limits.downtime))
+    yield "pre-copy", f"{bytes_text(metrics.precopy_device_bytes)} in {rounds}"
+    yield "stop-and-copy", bytes_text(metrics.stop_and_copy_device_bytes)
+    yield "stream", f"{bytes_text(metrics.stream_bytes)}, framing included"
+    downtime, beside = downtime_words(metrics, report.scenario.limits.downtime)
+    yield "downtime", f"{downtime} ({beside})"
     if metrics.ended_at is not None:
-        table.add_row("ended", f"at {time_text(metrics.ended_at)} of virtual time")
-    return table
-
-
-def downtime_text(metrics: Metrics, limit: int) -> str:
-    """Return the downtime beside what was expected of it and its limit."""
-    downtime, expected = metrics.downtime, metrics.expected_downtime
-    if downtime is not None:
-        text = time_text(downtime)
-    elif metrics.stopped_at is None:
-        text = "none, the source never stopped"
-    else:
-        text = "none, the destination never ran"
-    guess = f"expected {time_text(expected)}, " if expected is not None else ""
-    over = ", exceeded" if downtime is not None and downtime > limit else ""
-    return f"{text} ({guess}limit {time_text(limit)}{over})"
+        yield "ended", f"at {time_text(metrics.ended_at)} of virtual time"
 
 
 def _devices_table(report: RunReport) -> Table:

@@ -9,12 +9,14 @@ it fits: what is too short for one has it in its title.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.axis import time_ticks
 from vfiomig.frontends.report.units import bytes_text, time_text
+from vfiomig.protocol.v1.states import DeviceState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +40,18 @@ _LONGEST_LABEL: Final = 19  # characters that fit the gutter
 _AFTERMATH: Final = 25
 # Downtime narrower than this part of the picture gets a picture of its own.
 _NARROW: Final = 6
+_KINDS: Final = {
+    state.name: state.name.lower()
+    for state in (
+        DeviceState.RUNNING,
+        DeviceState.PRE_COPY,
+        DeviceState.STOP_AND_COPY,
+        DeviceState.STOP,
+        DeviceState.RESUMING,
+        DeviceState.ERROR,
+    )
+}
+_INVALID: Final = "invalid"
 _PARTIES: Final = ("source", "destination")
 
 
@@ -97,6 +111,13 @@ class Timeline:
     band: Band | None
     axis: str
 
+    @property
+    def legend(self) -> dict[str, str]:
+        """Return the device_states that are in the picture: colour and name."""
+        present = {segment.kind for lane in self.lanes for segment in lane.segments}
+        names = {**{kind: name for name, kind in _KINDS.items()}, _INVALID: "invalid"}
+        return {kind: name for kind, name in names.items() if kind in present}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Window:
@@ -112,7 +133,9 @@ class _Window:
         )
 
     def shows(self, begin: int, end: int) -> bool:
-        return begin <= self.end and end >= self.begin
+        if begin == end:
+            return self.begin <= begin <= self.end
+        return begin < self.end and end > self.begin
 
 
 def whole_timeline(report: RunReport) -> Timeline:
@@ -201,15 +224,15 @@ def _changes(metrics: Metrics, party: str, device: str) -> list[tuple[int, str]]
 def _states(
     changes: list[tuple[int, str]], window: _Window, where: str
 ) -> Iterator[Segment]:
-    ends = [at for at, _ in changes[1:]] + [window.end]
-    for (begin, state), end in zip(changes, ends, strict=True):
+    last = (window.end, "")
+    for (begin, state), (end, _) in itertools.pairwise([*changes, last]):
         if window.shows(begin, end):
             x = window.x(begin)
             until = f"to {time_text(end)}" if end != window.end else "to the end"
             yield Segment(
                 x=x,
                 width=_width(x, window.x(end)),
-                kind=plain(state).lower().replace("_", "-"),
+                kind=_KINDS.get(state, _INVALID),
                 label=_if_fits(plain(state), window.x(end) - x),
                 title=f"{where}: {plain(state)} from {time_text(begin)} {until}",
             )
@@ -271,7 +294,7 @@ def _width(x: float, end: float) -> float:
 
 
 def _if_fits(label: str, width: float) -> str:
-    return label if len(label) * CHARACTER + 6 <= width else ""
+    return label if len(label) * CHARACTER + 12 <= width else ""
 
 
 def _short(label: str) -> str:

@@ -14,6 +14,7 @@ import enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vfiomig.frontends.plain_text import CLAIM, listed, plain
+from vfiomig.frontends.report.units import time_text
 from vfiomig.frontends.run_report import Verdict
 from vfiomig.frontends.verdicts import is_unharmed
 from vfiomig.migration.metrics import Outcome
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vfiomig.frontends.run_report import DeviceReport, RunReport
+    from vfiomig.migration.metrics import Metrics
 
 _DEVICE_WORDS: Final = {
     Verdict.VERIFIED: "verified",
@@ -37,6 +39,7 @@ _OUTCOME_WORDS: Final = {
     Outcome.CANCELLED: "cancelled",
     Outcome.NOT_CONVERGED: "did not converge",
     Outcome.DIED: "died",
+    Outcome.INTERRUPTED: "interrupted",
 }
 
 
@@ -63,6 +66,21 @@ def device_words(verdict: Verdict) -> str:
 def outcome_words(outcome: Outcome) -> str:
     """Name how a run ended, as a sentence does."""
     return _OUTCOME_WORDS[outcome]
+
+
+def downtime_words(metrics: Metrics, limit: int) -> tuple[str, str]:
+    """Return the downtime, and what to say beside it: why none, expected, limit."""
+    downtime, expected, beside = metrics.downtime, metrics.expected_downtime, []
+    if downtime is None:
+        stopped = metrics.stopped_at is not None
+        why = "the destination never ran" if stopped else "the source never stopped"
+        beside.append(why)
+    if expected is not None:
+        beside.append(f"expected {time_text(expected)}")
+    beside.append(f"limit {time_text(limit)}")
+    if downtime is not None and downtime > limit:
+        beside.append("exceeded")
+    return "none" if downtime is None else time_text(downtime), ", ".join(beside)
 
 
 def overall_verdict(report: RunReport) -> OverallVerdict:
@@ -115,6 +133,9 @@ def _failure(report: RunReport) -> str:
         reason = f"{death.party}, {death.device}: {what}"
     else:
         reason = report.reason or "no reason was given"
+    if report.outcome is Outcome.INTERRUPTED:
+        # Both sides were left where they stood: nobody brought the source back.
+        return f"{text}: {plain(reason)}"
     return f"{text}: {plain(reason)}; {source_condition(report)}"
 
 

@@ -41,14 +41,10 @@ def converse(
 ) -> tuple[list[Request], Result]:
     """Give the answers one after another; return what was asked, and the result."""
     asked = [next(session)]
-    for answer in answers:
-        try:
-            if isinstance(answer, OSError):
-                asked.append(session.throw(answer))
-            else:
-                asked.append(session.send(answer))
-        except StopIteration as end:
-            return asked, end.value
+    try:
+        go_on(session, answers, asked)
+    except StopIteration as end:
+        return asked, end.value
     message = f"the session goes on: {asked}"
     raise AssertionError(message)
 
@@ -61,12 +57,20 @@ def requests_until_error(
     """Give the answers; return what was asked before the session raised."""
     asked = [next(session)]
     with pytest.raises(error) as raised:
-        for answer in answers:
-            if isinstance(answer, OSError):
-                asked.append(session.throw(answer))
-            else:
-                asked.append(session.send(answer))
+        go_on(session, answers, asked)
     return asked, raised.value
+
+
+def go_on(
+    session: Generator[Request, int, object],
+    answers: Sequence[int | OSError],
+    asked: list[Request],
+) -> None:
+    for answer in answers:
+        if isinstance(answer, OSError):
+            asked.append(session.throw(answer))
+        else:
+            asked.append(session.send(answer))
 
 
 # -- saving --------------------------------------------------------------------------
@@ -119,17 +123,15 @@ def test_an_error_of_the_device_leaves_the_session_where_it_came(step: int) -> N
 
 def test_empty_buffers_are_no_end_but_sixteen_in_a_row_are_no_progress() -> None:
     # AMB-06: K = 16 consecutive buffers of size 0 with bytes pending.
-    empty = [0x1000, 0, 0]
-    answers = [1, *(empty + [1]) * 15, *empty]
+    answers = [1, 0x1000, 0, 0] * 16
     asked, error = requests_until_error(save_rest(), answers, VendorDriverError)
     assert asked.count(SIZE) == 16
     assert "16 buffers of 0 bytes" in str(error)
 
 
 def test_one_byte_between_empty_buffers_is_progress() -> None:
-    empty, full = [0x1000, 0, 0], [0x1000, 1, 0]
-    answers = [1, *(empty + [1]) * 15, *full, 1, *(empty + [1]) * 15, *full, 0]
-    asked, _ = converse(save_rest(), answers)
+    empty, full = [1, 0x1000, 0, 0], [1, 0x1000, 1, 0]
+    asked, _ = converse(save_rest(), [*(empty * 15 + full) * 2, 0])
     assert asked.count(SIZE) == 32
 
 

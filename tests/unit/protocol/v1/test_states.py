@@ -140,7 +140,7 @@ def test_states_have_the_names_of_the_drawing() -> None:
 
 def test_a_device_is_running_by_default() -> None:
     assert DEFAULT_STATE is DeviceState.RUNNING
-    assert DEFAULT_STATE == 1
+    assert int(DEFAULT_STATE) == 0b001
 
 
 def test_the_bits_say_who_runs_and_who_saves() -> None:

@@ -1,0 +1,129 @@
+"""A run as one self-contained page: no script, no font and no picture from elsewhere.
+
+Rule 1: the template lays out and does not compute; what it is given is text and
+numbers.  It escapes all of it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import jinja2
+
+import vfiomig
+from vfiomig.frontends.plain_text import plain
+from vfiomig.frontends.report.bars import bar_chart
+from vfiomig.frontends.report.parameters import command_of, parameters
+from vfiomig.frontends.report.timeline import switch_over_timeline, whole_timeline
+from vfiomig.frontends.report.units import bytes_text, time_text
+from vfiomig.frontends.report.verdict import (
+    device_words,
+    downtime_words,
+    overall_verdict,
+)
+
+if TYPE_CHECKING:
+    from vfiomig.frontends.run_report import DeviceReport, RunReport
+    from vfiomig.migration.metrics import Round
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+_DIGEST_LENGTH: Final = 12
+_DIGEST_COLUMNS: Final = {
+    "source_at_start": "source at start",
+    "source_at_stop": "source at stop",
+    "destination_before": "destination before",
+    "destination_after": "destination after",
+    "source_before_failure": "source at failure",
+    "source_after_failure": "source after failure",
+}
+
+
+def as_html(report: RunReport) -> bytes:
+    """Return the page, in UTF-8."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = environment.get_template("timeline.html.j2").render(_facts(report))
+    return page.encode()
+
+
+def _facts(report: RunReport) -> dict[str, object]:
+    metrics, verdict = report.metrics, overall_verdict(report)
+    taken = [
+        name
+        for name in _DIGEST_COLUMNS
+        if any(getattr(device.digests, name) for device in report.devices)
+    ]
+    return {
+        "name": plain(report.scenario.name),
+        "outcome": report.outcome.value,
+        "verdict": verdict.text,
+        "tone": verdict.tone.value,
+        "notes": [plain(note) for note in report.notes],
+        "figures": _figures(report),
+        "timeline": whole_timeline(report),
+        "switch_over": switch_over_timeline(report),
+        "chart": bar_chart(metrics),
+        "rounds": [_round_row(one) for one in metrics.rounds],
+        "digest_columns": [_DIGEST_COLUMNS[name] for name in taken],
+        "devices": [_device_row(device, taken) for device in report.devices],
+        "changes": [
+            (time_text(c.at), c.party, plain(c.device), plain(c.device_state))
+            for c in sorted(metrics.state_changes, key=lambda change: change.at)
+        ],
+        "parameters": parameters(report.scenario),
+        "command": command_of(report.scenario),
+        "version": vfiomig.__version__,
+    }
+
+
+def _figures(report: RunReport) -> list[tuple[str, str, str]]:
+    """Return the numbers that a reader looks for first: what, how much, and beside."""
+    metrics = report.metrics
+    rounds = len(metrics.rounds)
+    total = metrics.ended_at
+    return [
+        ("downtime", *downtime_words(metrics, report.scenario.limits.downtime)),
+        (
+            "pre-copy",
+            bytes_text(metrics.precopy_device_bytes),
+            "1 round" if rounds == 1 else f"{rounds} rounds",
+        ),
+        ("stop-and-copy", bytes_text(metrics.stop_and_copy_device_bytes), ""),
+        ("stream", bytes_text(metrics.stream_bytes), "framing included"),
+        (
+            "whole migration",
+            "-" if total is None else time_text(total),
+            "virtual time",
+        ),
+    ]
+
+
+def _round_row(one: Round) -> list[str]:
+    return [
+        str(one.number),
+        time_text(one.began_at),
+        time_text(one.ended_at - one.began_at) if one.ended_at else "-",
+        bytes_text(one.pending_bytes),
+        bytes_text(one.device_bytes),
+        str(one.buffers),
+        str(one.polls),
+    ]
+
+
+def _device_row(device: DeviceReport, taken: list[str]) -> dict[str, object]:
+    digests = [getattr(device.digests, name) for name in taken]
+    return {
+        "name": plain(device.name),
+        "target": plain(device.target),
+        "verdict": device_words(device.verdict),
+        "kind": device.verdict.name.lower(),
+        "reason": plain(device.reason),
+        "digests": [(d[:_DIGEST_LENGTH], d) if d else ("-", "") for d in digests],
+    }
