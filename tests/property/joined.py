@@ -7,11 +7,13 @@ what the travelling device's must be.
 
 A migration has two outcomes.  Either the device runs at the destination as the twin
 does, and the source stands still; or both sides say that it failed, and the source
-runs on as the twin does.  `travel` raises ``AssertionError`` for anything else.
+runs on as the twin does.  `travel` raises ``AssertionError`` for anything else, but
+for a source that says that it lost its device: whether it may is up to the caller.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ from vfiomig.migration.transport import PAIRS, CutLink, FlipBit
 from vfiomig.vendor.builtin import BUILTIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from vfiomig.migration.transport import ByteStream
     from vfiomig.protocol.region import SparseMmapArea
@@ -44,7 +46,7 @@ RESET: Final = 0x3B6F
 STOP, RUNNING = 0, 1
 
 # Small, and yet of several chunks where the data section is small.
-DEVICES: Final[dict[str, dict[str, int | None]]] = {
+DEVICES: Final[dict[str, dict[str, int]]] = {
     "serial": {"ports": 2},
     "opaque": {"state": 10_001},
     "reference": {"state": 3 * PAGE},
@@ -59,7 +61,7 @@ class Side(enum.Enum):
     DESTINATION = "destination"
 
 
-# -- trouble -----------------------------------------------------------------------------
+# -- trouble ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,9 @@ class BitFlipped:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A person gives up after ``number`` looks at what is pending."""
+    """A person gives up at this moment, in virtual nanoseconds."""
 
-    number: int
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,7 @@ class NotConverging:
     """Pre-copy gives up after the rounds that it has, and does not go over."""
 
 
-Trouble = (
-    NoTrouble | Refused | Fault | LinkCut | BitFlipped | Cancelled | NotConverging
-)
+Trouble = NoTrouble | Refused | Fault | LinkCut | BitFlipped | Cancelled | NotConverging
 
 SITES: Final = ("device_state", "pending_bytes", "data_offset", "data_size", "data")
 ACCESSES: Final = (
@@ -139,7 +139,7 @@ _REGISTERS: Final = {
 }
 
 
-# -- a journey ---------------------------------------------------------------------------
+# -- a journey -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class Troubled:
         return self.driver.read(offset, size)
 
     def write(self, offset: int, data: bytes) -> None:
-        self._notice("write", offset, len(data), data)
+        self._notice("write", offset, len(data), data[:8].hex())
         self.driver.write(offset, data)
 
     def mmap(self, area: SparseMmapArea) -> tuple[int, int]:
@@ -214,9 +214,9 @@ class Troubled:
     def close(self) -> None:
         self.driver.close()
 
-    def _notice(self, verb: str, offset: int, size: int, data: bytes = b"") -> None:
+    def _notice(self, verb: str, offset: int, size: int, data: str = "") -> None:
         name = f"{verb} {_REGISTERS.get(offset, 'data')}" if verb != "mmap" else verb
-        self.log.append((name, size, data[:8].hex()))
+        self.log.append((name, size, data))
         match self._trouble:
             case Refused(access=access, code=code) if access == name:
                 self._left -= 1
@@ -234,6 +234,7 @@ class Machine:
     """One machine of a journey: a device, opened."""
 
     def __init__(self, device: str, section: Section) -> None:
+        self.pages = section.pages
         self.driver = Troubled(_make(device, section))
         self.fd = DeviceFd(self.driver)
         self.region = find_migration_region(self.fd)
@@ -249,8 +250,14 @@ class Machine:
     def work(self, amount: int) -> None:
         self.driver.driver.work(amount)
 
-    def client(self, conduct: str) -> V1Client:
-        return V1Client(self.fd, self.region, conduct=CONDUCTS[conduct])
+    def client(self, conduct: str, *, vm_is_running: bool = False) -> V1Client:
+        """Return a user application of its own for one migration."""
+        return V1Client(
+            self.fd,
+            self.region,
+            conduct=CONDUCTS[conduct],
+            vm_is_running=vm_is_running,
+        )
 
 
 def _make(device: str, section: Section) -> ReferenceDriver:
@@ -262,16 +269,14 @@ def _make(device: str, section: Section) -> ReferenceDriver:
 class Guest:
     """The guest of a running device, and of its twin."""
 
-    def __init__(self, devices: Sequence[Machine], amount: int) -> None:
+    def __init__(self, devices: Sequence[Machine | ReferenceDriver], work: int) -> None:
         self._devices = devices
-        self._amount = amount
-        self.looks = 0
+        self._work = work
 
-    def run_until(self, _now: int) -> None:
-        """Let both devices do the same work."""
-        self.looks += 1
+    def run_until(self, now: int) -> None:
+        """Let all devices do the same work."""
         for device in self._devices:
-            device.work(self._amount)
+            device.work(self._work)
 
 
 class Moments(Unobserved):
@@ -290,5 +295,164 @@ class Moments(Unobserved):
         self.at_start = self._destination.snapshot
 
 
-class _CancelledLimits(Limits):
-    """Limits of a person who gives up at a certain look."""
+# -- the migrations --------------------------------------------------------------------
+
+
+class Arrival(enum.Enum):
+    """What came of a migration: the two outcomes that there are, and the sad one."""
+
+    MOVED = "runs at the destination"
+    STAYED = "runs at the source, and both sides say so"
+    LOST = "both sides failed, and the source says that it lost its device"
+
+
+def travel(journey: Journey, *, may_be_lost: bool = False) -> list[Arrival]:
+    """Go on a journey and return what came of each leg; it ends where a device does.
+
+    Raises:
+        AssertionError: a leg had a third outcome; with the conversation that led there.
+    """
+    with contextlib.ExitStack() as stack:
+        machines: list[Machine] = []
+
+        def new_machine(section: Section) -> Machine:
+            machines.append(Machine(journey.device, section))
+            stack.callback(machines[-1].fd.close)
+            return machines[-1]
+
+        twin = _make(journey.device, journey.start)
+        stack.callback(twin.close)
+        here, last = new_machine(journey.start), None
+        Guest([here, twin], journey.work).run_until(0)
+        arrivals = []
+        for leg in journey.legs:
+            there = last if leg.back else None
+            if there is None or not _has_room(there.pages, here.pages, leg.trouble):
+                there = new_machine(_roomy(leg, here.pages))
+            try:
+                arrivals.append(_go(here, there, twin, leg))
+                assert may_be_lost or arrivals[-1] is not Arrival.LOST, "it is lost"
+            except AssertionError as third:
+                third.add_note(_conversation(here, there))
+                raise
+            if arrivals[-1] is Arrival.LOST:
+                break
+            if arrivals[-1] is Arrival.MOVED:
+                here, last = there, here
+            else:
+                there.fd.ioctl(RESET)  # who tries again begins with a clean device
+                last = there
+        return arrivals
+
+
+def _has_room(pages: int, needed: int, trouble: Trouble) -> bool:
+    """Tell whether a data section is good enough.
+
+    One that is smaller than the source's is a trouble of its own: one at a time.
+    """
+    return pages >= needed or isinstance(trouble, NoTrouble)
+
+
+def _roomy(leg: Leg, needed: int) -> Section:
+    if _has_room(leg.section.pages, needed, leg.trouble):
+        return leg.section
+    return Section(pages=needed, kind=leg.section.kind)
+
+
+def _go(here: Machine, there: Machine, twin: ReferenceDriver, leg: Leg) -> Arrival:
+    """Migrate once, and hold what came of it to the twin."""
+    moments = Moments(here, there)
+    for machine, side in ((here, Side.SOURCE), (there, Side.DESTINATION)):
+        machine.driver.log.clear()
+        machine.driver.expect(leg.trouble, side)
+    endings = _migrate(here, there, twin, leg, moments)
+    for machine in (here, there):
+        machine.driver.expect(NoTrouble(), Side.SOURCE)
+    outcomes = [ending.outcome for ending in endings]
+    home = bytes(twin.snapshot())
+    if outcomes == [Outcome.COMPLETED] * 2:
+        assert moments.at_stop == home, "the source stopped in another state"
+        assert moments.at_start == home, "the destination began with another state"
+        assert (here.device_state, there.device_state) == (STOP, RUNNING)
+        assert here.snapshot == home, "the source was touched after its stop"
+        _assert_works(there, twin)
+        return Arrival.MOVED
+    assert Outcome.COMPLETED not in outcomes, f"one side failed alone: {endings}"
+    has_run = moments.at_start is not None
+    assert not has_run or there.device_state != RUNNING, "the destination runs on"
+    if endings[0].lost:
+        return Arrival.LOST
+    assert here.device_state == RUNNING, f"the source does not run: {endings}"
+    assert here.snapshot == home, "the source was harmed"
+    _assert_works(here, twin)
+    return Arrival.STAYED
+
+
+def _assert_works(machine: Machine, twin: ReferenceDriver) -> None:
+    """The device goes on as its twin does, from a state that is really the same."""
+    Guest([machine, twin], 5).run_until(0)
+    assert machine.snapshot == bytes(twin.snapshot()), "it does not go on as its twin"
+
+
+def _migrate(
+    here: Machine, there: Machine, twin: ReferenceDriver, leg: Leg, moments: Moments
+) -> list[Ending]:
+    near, far = PAIRS[leg.transport]()
+    try:
+        link = LinkModel(SECOND, 1000)  # a byte takes a nanosecond
+        clocks = VirtualClock(), VirtualClock()
+        forth = Channel(link, clocks[0], clocks[1])
+        back = Channel(link, clocks[1], clocks[0])
+        metrics = Metrics()
+        source = Source(
+            [MigratingDevice("device", here.client(leg.conduct, vm_is_running=True))],
+            clock=clocks[0],
+            estimate=DowntimeEstimate(link=link),
+            limits=_limits(leg),
+            metrics=metrics,
+            guest=Guest([here, twin], leg.work),
+            observer=moments,
+        )
+        destination = Destination(
+            [MigratingDevice("device", there.client(leg.conduct))],
+            clock=clocks[1],
+            metrics=metrics,
+            observer=moments,
+        )
+        outgoing = _spoiled(near, leg.trouble, Side.SOURCE)
+        incoming = _spoiled(far, leg.trouble, Side.DESTINATION)
+        sender = Party(source.migrate(), outgoing, outgoing=forth, incoming=back)
+        receiver = Party(destination.load(), incoming, outgoing=back, incoming=forth)
+        exchange(sender, receiver, patience=2.0)
+        return [sender.result(), receiver.result()]
+    finally:
+        near.close()
+        far.close()
+
+
+def _limits(leg: Leg) -> Limits:
+    return Limits(
+        downtime=0 if leg.patient else SECOND,
+        rounds=leg.rounds,
+        switches_anyway=not isinstance(leg.trouble, NotConverging),
+        cancel_at=leg.trouble.at if isinstance(leg.trouble, Cancelled) else None,
+    )
+
+
+def _spoiled(stream: ByteStream, trouble: Trouble, side: Side) -> ByteStream:
+    """Put the trouble of the link in front of one end of it."""
+    match trouble:
+        case LinkCut(cut_side, byte) if cut_side is side:
+            return CutLink(stream, byte)
+        case BitFlipped(byte, bit) if side is Side.SOURCE:
+            return FlipBit(stream, byte, bit)
+        case _:
+            return stream
+
+
+def _conversation(here: Machine, there: Machine) -> str:
+    lines = []
+    for name, machine in (("source", here), ("destination", there)):
+        lines.append(f"{name}, accesses and their first bytes:")
+        lines += [f"  {what} {size} {data}" for what, size, data in machine.driver.log]
+    return "\n".join(lines)

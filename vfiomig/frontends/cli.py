@@ -9,13 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
 
-DONE: Final = 0
-NOT_AS_EXPECTED: Final = 1
-MISUSE: Final = 2
-NOT_STARTED: Final = 3
-INTERRUPTED: Final = 130
+from vfiomig.frontends.exit_codes import DONE, INTERRUPTED, MISUSE
 
 
 def main() -> None:
@@ -23,7 +18,7 @@ def main() -> None:
     if not sys.platform.startswith("linux"):
         # memfd, seals and VFIO itself are Linux's: the rest would only fail later.
         _end(MISUSE, f"vfiomig runs on Linux only, and this is {sys.platform}")
-    from vfiomig.frontends.commands import run_command
+    from vfiomig.frontends.command_line import run_command
 
     try:
         code, message = run_command()

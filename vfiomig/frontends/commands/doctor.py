@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfiomig.client.doctor import Verdict, examine
-from vfiomig.frontends.cli import DONE, NOT_AS_EXPECTED
+from vfiomig.frontends.exit_codes import DONE, NOT_AS_EXPECTED
 from vfiomig.frontends.plain_text import plain
 
 if TYPE_CHECKING:

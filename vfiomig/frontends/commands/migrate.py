@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from vfiomig.frontends.cli import DONE, INTERRUPTED, NOT_AS_EXPECTED
+from vfiomig.frontends.exit_codes import DONE, INTERRUPTED, NOT_AS_EXPECTED
 from vfiomig.frontends.report.as_html import as_html
 from vfiomig.frontends.report.as_json import as_json
 from vfiomig.frontends.report.live import LiveView

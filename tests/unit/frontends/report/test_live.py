@@ -30,8 +30,10 @@ class Terminal:
         self.file = io.StringIO()
         self.console = Console(file=self.file, force_terminal=is_terminal, width=90)
         self.now = 0.0
+        self.looks = 0
 
     def clock(self) -> float:
+        self.looks += 1
         return self.now
 
     @property
@@ -110,6 +112,7 @@ def test_what_is_no_terminal_gets_nothing() -> None:
         migrate_a_little(view)
         view.ended()
     assert terminal.file.getvalue() == ""
+    assert terminal.looks == 0  # nor did it cost anything
 
 
 def test_a_dumb_terminal_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +122,7 @@ def test_a_dumb_terminal_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         migrate_a_little(view)
         view.ended()
     assert terminal.file.getvalue() == ""
+    assert terminal.looks == 0  # nor did it cost anything
 
 
 def test_names_from_outside_are_text() -> None:
