@@ -424,7 +424,11 @@ def _migrate(
         sender = Party(source.migrate(), outgoing, outgoing=forth, incoming=back)
         receiver = Party(destination.load(), incoming, outgoing=back, incoming=forth)
         exchange(sender, receiver, patience=2.0)
-        return [sender.result(), receiver.result()]
+        endings = [sender.result(), receiver.result()]
+        if isinstance(outgoing, FlipBit) and outgoing.happened:
+            has_failed = all(e.outcome is not Outcome.COMPLETED for e in endings)
+            assert has_failed, "a flipped bit went unnoticed"
+        return endings
     finally:
         near.close()
         far.close()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +30,7 @@ from tests.property.joined import (
     Refused,
     Section,
     Side,
+    Trouble,
     travel,
 )
 from vfiomig.vendor.reference import DATA_SECTION_KINDS
@@ -93,3 +96,66 @@ def test_a_migration_moves_the_device_or_leaves_it_as_it_was() -> None:
     moved, all_of_them = arrivals[Arrival.MOVED], arrivals.total()
     assert moved >= 0.3 * all_of_them, arrivals
     assert arrivals[Arrival.STAYED] >= 0.1 * all_of_them, arrivals
+
+
+def plain(device: str, trouble: Trouble, *, back: bool = False) -> Journey:
+    """Return a journey of one leg and nothing special."""
+    section = Section(pages=2, kind="split")
+    leg = Leg(
+        back=back,
+        section=section,
+        conduct="strict",
+        transport="memory",
+        work=1,
+        rounds=2,
+        patient=True,
+        trouble=trouble,
+    )
+    return Journey(device=device, work=1, start=section, legs=(leg,))
+
+
+# A serial card's whole stream is not longer.
+SHORT_STREAM = 300
+
+
+def test_no_byte_of_the_stream_can_be_flipped_unnoticed() -> None:
+    arrivals = [
+        travel(plain("serial", BitFlipped(byte, byte % 8)))[0]
+        for byte in range(SHORT_STREAM)
+    ]
+    length = arrivals.index(Arrival.MOVED)
+    assert length > 200
+    assert set(arrivals[length:]) == {Arrival.MOVED}  # behind the stream's end
+
+
+@pytest.mark.slow
+def test_no_bit_of_the_stream_can_be_flipped_unnoticed() -> None:
+    for byte in range(SHORT_STREAM):
+        for bit in range(8):
+            travel(plain("serial", BitFlipped(byte, bit)))
+
+
+@pytest.mark.parametrize("side", Side)
+def test_the_link_can_be_cut_anywhere(side: Side) -> None:
+    arrivals = [
+        travel(plain("serial", LinkCut(side, byte)))[0] for byte in range(SHORT_STREAM)
+    ]
+    assert Arrival.LOST not in arrivals
+    assert arrivals[0] is Arrival.STAYED
+    assert arrivals[-1] is Arrival.MOVED
+
+
+def test_a_source_device_that_goes_to_error_is_said_to_be_lost() -> None:
+    arrivals: Counter[Arrival] = Counter()
+
+    @settings(max_examples=settings().max_examples // 2)
+    @given(journeys, st.integers(1, 20))
+    def runs_nowhere_else(journey: Journey, number: int) -> None:
+        trouble = Fault(Side.SOURCE, "device_state", number, errno.ENOTRECOVERABLE)
+        leg = replace(journey.legs[0], trouble=trouble)
+        journey = replace(journey, legs=(leg,))
+        arrivals.update(travel(journey, may_be_lost=True))
+
+    runs_nowhere_else()
+    assert arrivals[Arrival.LOST] > 0, arrivals
+    assert arrivals[Arrival.MOVED] > 0, arrivals

@@ -18,6 +18,7 @@ _PLOT: Final = WIDTH - _LEFT - _RIGHT
 _TOP: Final = 24
 _HEIGHT: Final = 170
 _AXIS: Final = 40
+_BEYOND_MEASURE: Final = 8  # times what was sent
 _WIDEST: Final = 120.0  # of one round, the gap included
 _BAR: Final = 0.7  # of that, the bar
 _LABEL: Final = 9 * CHARACTER  # "1023 MiB", and some air
@@ -117,7 +118,7 @@ def _highest(sent: list[int], pending: list[int]) -> int:
     bytes that were sent.
     """
     most, claimed = max(sent, default=0), max(pending, default=0)
-    return max(most, min(claimed, 2 * most)) if most else claimed
+    return max(most, min(claimed, _BEYOND_MEASURE * most)) if most else claimed
 
 
 def _line(bottom: float, height: float) -> float:
