@@ -37,15 +37,25 @@ def parts_of(offset: int, size: int, areas: Iterable[SparseMmapArea]) -> Iterato
         offset = stop
 
 
-def pieces_of(position: int, size: int, widths: tuple[int, ...]) -> Iterator[int]:
-    """Yield the widths in which ``size`` bytes at ``position`` of the fd are moved.
+def pieces_of(position: int, size: int, widths: tuple[int, ...]) -> list[int]:
+    """Return the widths in which ``size`` bytes at ``position`` of the fd are moved.
 
     Each is the widest of ``widths`` that fits what is left and divides the position;
     without widths it is one piece.
     """
     if not widths:
-        yield size
-        return
+        return [size]
+    widest = widths[0]
+    lead = min(-position % widest, size)
+    many, rest = divmod(size - lead, widest)
+    return [
+        *_narrow(position, lead, widths),
+        *[widest] * many,
+        *_narrow(0, rest, widths),  # behind the widest any position divides
+    ]
+
+
+def _narrow(position: int, size: int, widths: tuple[int, ...]) -> Iterator[int]:
     while size:
         width = next(w for w in widths if size >= w and position % w == 0)
         yield width

@@ -8,6 +8,7 @@ of 7.2).  Its index and its place on the fd are the driver's to choose.
 from __future__ import annotations
 
 import ctypes
+import struct
 from ctypes import sizeof
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
     from vfiomig.client.device import DeviceHandle
 
 _Structure = TypeVar("_Structure", bound=ctypes.Structure)
+
+# The members of a vfio_region_info that go in: argsz and, behind flags, index.
+_ASKED: Final = struct.Struct("<III")
+# Those that come out in front of size and offset: the same, and cap_offset.
+_TOLD: Final = struct.Struct("<IIII")
+_GET_REGION_INFO: Final = VFIO_DEVICE_GET_REGION_INFO()
 
 _CAPABILITIES_LIMIT: Final = 256  # a chain that is longer goes in circles
 
@@ -100,11 +107,9 @@ def _region_info(handle: DeviceHandle, index: int) -> bytes:
     argsz = sizeof(vfio_region_info)
     for _ in range(_ASKS_LIMIT):
         argument = bytearray(argsz)
-        argument[: sizeof(vfio_region_info)] = bytes(
-            vfio_region_info(argsz=argsz, index=index)
-        )
-        handle.ioctl(VFIO_DEVICE_GET_REGION_INFO(), argument)
-        needed = vfio_region_info.from_buffer_copy(argument).argsz
+        _ASKED.pack_into(argument, 0, argsz, 0, index)
+        handle.ioctl(_GET_REGION_INFO, argument)
+        needed = int.from_bytes(argument[:4], "little")
         if needed <= argsz:
             return bytes(argument)
         argsz = needed
@@ -120,15 +125,16 @@ def _capabilities(answer: bytes) -> Iterator[tuple[int, int]]:
     Raises:
         VendorDriverError: the chain leaves the answer or does not end.
     """
-    info = vfio_region_info.from_buffer_copy(answer)
-    position = info.cap_offset if info.flags & VFIO_REGION_INFO_FLAG_CAPS else 0
+    _, flags, index, position = _TOLD.unpack_from(answer)
+    if not flags & VFIO_REGION_INFO_FLAG_CAPS:
+        return
     for _ in range(_CAPABILITIES_LIMIT):
         if not position:
             return
         header = _at(vfio_info_cap_header, answer, position)
         yield header.id, position
         position = header.next
-    message = f"the capability chain of region {info.index} does not end"
+    message = f"the capability chain of region {index} does not end"
     raise VendorDriverError(message)
 
 

@@ -263,7 +263,7 @@ class V1Client:
         try:
             request = next(session)
             while True:
-                if isinstance(request, ReadData):
+                if request.__class__ is ReadData:
                     views = self._region.data(request.offset, request.size)
                     yield Buffer(request.size, views)
                     request = session.send(0)
@@ -279,7 +279,7 @@ class V1Client:
         try:
             request = next(session)
             while True:
-                if isinstance(request, WriteData):
+                if request.__class__ is WriteData:
                     yield from self._region.room(request.offset, request.size)
                     request = session.send(0)
                 else:

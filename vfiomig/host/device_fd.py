@@ -48,6 +48,18 @@ if TYPE_CHECKING:
     from vfiomig.host.device_ops import VendorDriver
     from vfiomig.protocol.region import MigrationRegion
 
+# The numbers once: an ioctl compares with each of them.
+_GET_INFO: Final = VFIO_DEVICE_GET_INFO()
+_GET_REGION_INFO: Final = VFIO_DEVICE_GET_REGION_INFO()
+_GET_IRQ_INFO: Final = VFIO_DEVICE_GET_IRQ_INFO()
+_RESET: Final = VFIO_DEVICE_RESET()
+
+_REGION_INFO_SIZE: Final = sizeof(vfio_region_info)
+_INDEX: Final = slice(vfio_region_info.index.offset, vfio_region_info.cap_offset.offset)
+_CAP_OFFSET: Final = slice(
+    vfio_region_info.cap_offset.offset, vfio_region_info.size.offset
+)
+
 # The part of vfio_device_info that the first kernels had: up to num_irqs.
 _DEVICE_INFO_MIN: Final = vfio_device_info.cap_offset.offset
 
@@ -153,13 +165,13 @@ class DeviceFd:
             DriverDiedError: the driver raised something without an errno in reset.
         """
         self._require_open()
-        if request == VFIO_DEVICE_RESET():
+        if request == _GET_REGION_INFO:
+            self._get_region_info(_structure(argument, _REGION_INFO_SIZE))
+        elif request == _RESET:
             self._reset()
-        elif request == VFIO_DEVICE_GET_INFO():
+        elif request == _GET_INFO:
             self._get_info(_structure(argument, _DEVICE_INFO_MIN))
-        elif request == VFIO_DEVICE_GET_REGION_INFO():
-            self._get_region_info(_structure(argument, sizeof(vfio_region_info)))
-        elif request == VFIO_DEVICE_GET_IRQ_INFO():
+        elif request == _GET_IRQ_INFO:
             self._get_irq_info(_structure(argument, sizeof(vfio_irq_info)))
         else:
             _refuse(errno.ENOTTY, f"unknown ioctl {request:#x}")
@@ -197,20 +209,18 @@ class DeviceFd:
         argument[:room] = bytes(info)[:room]
 
     def _get_region_info(self, argument: bytearray) -> None:
-        argsz = _argsz(argument)
-        index = vfio_region_info.from_buffer_copy(argument).index
+        argsz = argument[:4]
+        index = int.from_bytes(argument[_INDEX], "little")
         if index >= NUM_REGIONS or index == VFIO_PCI_VGA_REGION_INDEX:
             _refuse(errno.EINVAL, f"no region has the index {index}")
         answer = self._region_info(index)
-        info = vfio_region_info.from_buffer_copy(answer)
-        if len(answer) > argsz:  # ABI-INFO-03: say how much it takes, give no chain
-            info.cap_offset = 0
-            answer = b""
+        if len(answer) > _argsz(argument):
+            # ABI-INFO-03: say how much it takes, and give no chain.
+            argument[:_REGION_INFO_SIZE] = answer[:_REGION_INFO_SIZE]
+            argument[_CAP_OFFSET] = bytes(4)
         else:
-            info.argsz = argsz
-        head = bytes(info)
-        argument[: len(head)] = head
-        argument[len(head) : len(answer)] = answer[len(head) :]
+            argument[: len(answer)] = answer
+            argument[:4] = argsz
 
     def _region_info(self, index: int) -> bytes:
         if index != MIGRATION_INDEX:
@@ -288,10 +298,11 @@ def _structure(argument: bytearray | None, minimum: int) -> bytearray:
     """Return the user's structure if it has the size that it says it has."""
     if argument is None or len(argument) < 4:
         _refuse(errno.EFAULT, "the argument is not there")
-    if _argsz(argument) < minimum:
-        _refuse(errno.EINVAL, f"argsz {_argsz(argument)} is less than {minimum}")
-    if len(argument) < _argsz(argument):
-        _refuse(errno.EFAULT, f"argsz {_argsz(argument)} of {len(argument)} bytes")
+    argsz = _argsz(argument)
+    if argsz < minimum:
+        _refuse(errno.EINVAL, f"argsz {argsz} is less than {minimum}")
+    if len(argument) < argsz:
+        _refuse(errno.EFAULT, f"argsz {argsz} of {len(argument)} bytes")
     return argument
 
 

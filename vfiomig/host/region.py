@@ -6,6 +6,7 @@ Offsets on the device fd are the region's index shifted, as vfio-pci does it
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.uapi.migration_v1 import (
@@ -43,6 +44,7 @@ _INFO_SIZE: Final = 32
 _READ_WRITE: Final = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE
 
 
+@functools.cache
 def absent_region_info(index: int) -> bytes:
     """Return the info of a region that the device does not have: size 0.
 

@@ -34,7 +34,6 @@ from vfiomig.uapi.qemu_stream import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from struct import Struct
 
 # What is missing of a short buffer is given to the driver in so many pieces at most;
 # QEMU, told of a length beyond reason, would be at it for ever.
@@ -137,7 +136,8 @@ class Destination:
 
     def _load_start(self) -> Steps[None]:
         """Open the section of the next device, in the order of the source."""
-        (section,) = yield from self._unpack(framing.SECTION_ID)
+        head = yield from self._take(framing.SECTION_ID.size)
+        section = int.from_bytes(head, "big")
         if not self._waiting or section in self._open_sections:
             self._fail(f"section {section} belongs to no device of this machine")
         device = self._waiting.pop(0)
@@ -146,7 +146,8 @@ class Destination:
         self._open_sections[section] = device
 
     def _load_part(self) -> Steps[None]:
-        section, tag, size = yield from self._unpack(framing.PART_HEAD)
+        head = yield from self._take(framing.PART_HEAD.size)
+        section, tag, size = framing.PART_HEAD.unpack(head)
         device = self._opened(section)
         if tag != VFIO_MIG_FLAG_DEV_DATA_STATE:
             self._fail(f"unknown tag {tag:#x}")
@@ -155,7 +156,8 @@ class Destination:
         yield from self._expect(rest, "the end of a PART section")
 
     def _load_end(self) -> Steps[None]:
-        (section,) = yield from self._unpack(framing.SECTION_ID)
+        head = yield from self._take(framing.SECTION_ID.size)
+        section = int.from_bytes(head, "big")
         device = self._opened(section)
         while (tag := (yield from self._take_tag())) == VFIO_MIG_FLAG_DEV_DATA_STATE:
             yield from self._load_data(device, (yield from self._take_tag()))
@@ -211,18 +213,16 @@ class Destination:
         if got < wanted:
             self._fail(f"it ends, {wanted - got} bytes early")
 
-    def _take(self, size: int) -> Steps[bytes]:
+    def _take(self, size: int) -> Steps[bytearray]:
         buffer = bytearray(size)
-        with memoryview(buffer) as view:
-            yield from self._fill(view)
-        return bytes(buffer)
-
-    def _unpack(self, layout: Struct) -> Steps[tuple[int, ...]]:
-        return layout.unpack((yield from self._take(layout.size)))
+        got = yield Receive(memoryview(buffer))
+        self._position += got
+        if got < size:
+            self._fail(f"it ends, {size - got} bytes early")
+        return buffer
 
     def _take_tag(self) -> Steps[int]:
-        (tag,) = yield from self._unpack(framing.TAG)
-        return tag
+        return int.from_bytes((yield from self._take(framing.TAG.size)), "big")
 
     def _expect(self, wanted: bytes, what: str) -> Steps[None]:
         began = self._position

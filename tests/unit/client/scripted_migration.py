@@ -10,7 +10,7 @@ from tests.unit.client.scripted_driver import OpenDevice, Refusal, ScriptedDrive
 from vfiomig.migration.clock import Channel, LinkModel, VirtualClock
 from vfiomig.migration.convergence import DowntimeEstimate, Limits
 from vfiomig.migration.destination import Destination
-from vfiomig.migration.exchange import Party, Send, Steps, exchange
+from vfiomig.migration.exchange import Party, Receive, Send, Steps, exchange
 from vfiomig.migration.metrics import Metrics
 from vfiomig.migration.source import Source
 from vfiomig.migration.transport import make_memory_pair
@@ -123,7 +123,7 @@ def given_to(steps: Steps[Ending], stream: bytes) -> Ending:
     try:
         step = next(steps)
         while True:
-            assert isinstance(step.view, memoryview)
+            assert isinstance(step, Receive)
             piece, stream = stream[: len(step.view)], stream[len(step.view) :]
             step.view[: len(piece)] = piece
             step = steps.send(len(piece))

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.client.scripted_driver import (
@@ -165,6 +165,7 @@ def test_without_widths_a_trapped_part_is_one_access(device: OpenDevice) -> None
     assert device.told() == "m1003+ffd r2051@2000 w77@2001"
 
 
+@settings(max_examples=40)
 @given(
     offset=st.integers(0x20, 0x5FFF),
     size=st.integers(0, 0x60),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfiomig.protocol.history import (
@@ -77,6 +77,7 @@ def read_back(lines: Iterable[bytes]) -> list[Header | Record]:
     return list(decode(iter(lines)))
 
 
+@settings(max_examples=40)
 @given(header=headers, records=st.lists(accesses | events, max_size=8))
 def test_what_is_written_is_what_is_read(header: Header, records: list[Record]) -> None:
     text = encode(header) + encode_all(records)

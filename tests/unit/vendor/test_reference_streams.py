@@ -248,6 +248,16 @@ def test_two_streams_of_the_same_kind_and_shape_cannot_be_mixed(
         assert_refused(MODELS[name], one[:at] + other[at:], work=work)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_foreign_is_known_by_its_first_chunk(name: str) -> None:
+    strangers = [make for other, make in MODELS.items() if other != name]
+    for make in (OTHERS[name], *strangers):
+        (first, *_), _ = stream_of(make)
+        with OpenDevice(MODELS[name](), section=8 * PAGE) as device:
+            device.state = RESUMING
+            assert refusal(partial(device.give, first)) == errno.EINVAL
+
+
 @every_model
 def test_data_size_without_data_is_refused(make: Make) -> None:
     chunks, _ = stream_of(make)
