@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vfiomig.client.device import DeviceHandle
 from vfiomig.client.region import find_migration_region
 from vfiomig.client.v1 import V1Client
 from vfiomig.host.device_fd import DeviceFd
-from vfiomig.host.device_ops import VendorDriver
 from vfiomig.migration.clock import Channel, LinkModel, VirtualClock
 from vfiomig.migration.convergence import DowntimeEstimate, Limits
 from vfiomig.migration.destination import Destination
@@ -19,13 +19,12 @@ from vfiomig.migration.side import MigratingDevice
 from vfiomig.migration.source import Source
 from vfiomig.migration.transport import make_memory_pair
 
+if TYPE_CHECKING:
+    from vfiomig.host.device_ops import VendorDriver
+
 LINK = LinkModel(bandwidth=1 << 30, latency=100_000)
 
-Wrap = Callable[[DeviceFd, str], DeviceHandle]
-
-
-def unwrapped(fd: DeviceFd, party: str) -> DeviceHandle:
-    return fd
+Wrap = Callable[[DeviceFd], DeviceHandle]
 
 
 @dataclass
@@ -36,9 +35,10 @@ class Side:
     client: V1Client
 
     @classmethod
-    def of(cls, driver: VendorDriver, party: str, wrap: Wrap = unwrapped) -> Side:
+    def of(cls, driver: VendorDriver, wrap: Wrap = lambda fd: fd) -> Side:
         fd = DeviceFd(driver)
-        return cls(fd, V1Client(wrap(fd, party), find_migration_region(fd)))
+        handle = wrap(fd)
+        return cls(fd, V1Client(handle, find_migration_region(handle)))
 
 
 def migrate(source: Side, destination: Side) -> Metrics:

@@ -9,7 +9,6 @@ import sys
 
 from tests.bench.figures import best_of, show, timed
 from tests.bench.machines import Side, migrate
-
 from vfiomig.conformance.target import load_target
 
 GIB = 1 << 30
@@ -36,7 +35,7 @@ class Memmove:
 
 def migrate_once() -> float:
     make = load_target(TARGET).make_driver
-    source, destination = Side.of(make(), "source"), Side.of(make(), "destination")
+    source, destination = Side.of(make()), Side.of(make())
     took = timed(lambda: migrate(source, destination))
     source.fd.close()
     destination.fd.close()

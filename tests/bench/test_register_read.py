@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.bench.figures import best_of, show, timed
-
-from vfiomig.client.device import DeviceHandle
 from vfiomig.client.recorder import HistoryLog, Recorder
 from vfiomig.client.region import find_migration_region
 from vfiomig.host.device_fd import DeviceFd
 from vfiomig.protocol.v1.registers import Register
 from vfiomig.vendor.reference import ReferenceDriver
 from vfiomig.vendor.scratchpad import ScratchpadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vfiomig.client.device import DeviceHandle
 
 READS = 50_000
 
@@ -25,7 +29,7 @@ class EverLessPending(ScratchpadModel):
     def __init__(self) -> None:
         super().__init__()
         self.left = 1 << 40
-        self.pending = self.count_down  # type: ignore[method-assign,assignment]
+        self.pending = self.count_down
 
     def count_down(self, *, running: bool) -> int:
         self.left -= running
@@ -66,7 +70,7 @@ def many_preads(number: int) -> float:
 
 
 def test_a_register_read() -> None:
-    with opened_device() as fd, memfd() as number, open(os.devnull, "wb") as sink:
+    with opened_device() as fd, memfd() as number, Path(os.devnull).open("wb") as sink:
         region = find_migration_region(fd)
         place = region.offset + Register.PENDING_BYTES.offset
         assert fd.pread(8, place) != fd.pread(8, place)

@@ -37,7 +37,9 @@ def maps(areas: Areas) -> list[str]:
     return [f"map{start:x}+{length:x}" for start, length in areas]
 
 
-def data_accesses(letters: str, offset: int, size: int, areas: Areas) -> list[str]:
+def data_accesses(
+    letters: tuple[str, str], offset: int, size: int, areas: Areas
+) -> list[str]:
     """Move a buffer: section 2.3 for the sections of it, 2.1 for the slow path."""
     mapped, trapped = letters
     told = []
@@ -110,7 +112,7 @@ class Saving:
     def save_buffer(self) -> int:
         offset, size = self.buffers.pop(0)
         self.told += [f"R16={offset:x}", f"R24={size:x}"]
-        moved = data_accesses("mr", offset, size, self.script.areas)
+        moved = data_accesses(("m", "r"), offset, size, self.script.areas)
         self.told += in_one_piece(moved) if self.script.strict else moved
         self.sent.append((offset, size))
         return size
@@ -148,7 +150,7 @@ def loading(
             place = places.pop(0) if places else DATA
             told.append(f"R16={place:x}")
             piece = size - place if place + left > size else left
-            told += data_accesses("Mw", place, piece, areas)
+            told += data_accesses(("M", "w"), place, piece, areas)
             told.append(f"W24={piece:x}")
             committed.append(piece)
             left -= piece

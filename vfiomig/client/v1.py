@@ -242,8 +242,7 @@ class V1Client:
 
     def _set_state(self, write: StateWrite) -> None:
         try:
-            for _ in self._buffers(self._noting(set_device_state(*write))):
-                pass
+            self._written = self._perform(set_device_state(*write))
         except DeviceInErrorStateError as error:
             if not self.conduct.resets_from_error:
                 raise ApplicationAbortedError(error, self.conduct.name) from error
@@ -251,10 +250,14 @@ class V1Client:
                 self.reset()
             raise
 
-    def _noting(
-        self, session: Generator[Request, int, int]
-    ) -> Generator[Request, int, None]:
-        self._written = yield from session
+    def _perform(self, session: Generator[Request, int, _Result]) -> _Result:
+        """Perform a session that moves no data."""
+        try:
+            request = next(session)
+            while True:
+                request = self._answer(session, request)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # a generator's result
 
     def _buffers(
         self, session: Generator[Request, int, _Result]

@@ -186,17 +186,19 @@ class Source:
         for device in self._devices:
             self._busy_with = device.name
             section = self._sections[device.name]
-            yield from self._send(framing.section_head(QEMU_VM_SECTION_END, section))
+            head = framing.section_head(QEMU_VM_SECTION_END, section)
             for number, buffer in enumerate(device.client.save_complete_precopy()):
                 if number == _BUFFERS_LIMIT:
                     message = (
                         f"{device.name} has no end: {number} buffers while stopped"
                     )
                     raise VendorDriverError(message)
-                yield from self._send_buffer(device, buffer)
+                yield from self._send_buffer(device, buffer, head)
                 self._metrics.stop_and_copy_device_bytes += buffer.size
+                head = b""
             self._states.note(device)
-            yield from self._send(framing.END_OF_STATE + framing.section_foot(section))
+            foot = framing.END_OF_STATE + framing.section_foot(section)
+            yield from self._send(head + foot)
         yield from self._send(framing.STREAM_END)
         # A damaged length makes the destination wait for bytes that never come.
         yield Finish()

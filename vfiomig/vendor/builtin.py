@@ -95,6 +95,10 @@ def _parse_spread(text: str) -> int | None:
     return None if text == "all" else _size(PAGE_SIZE, MAX_MEMORY)(text)
 
 
+def _parse_section(text: str) -> int | None:
+    return None if text == "auto" else _size(_MIN_SECTION, _MAX_SECTION)(text)
+
+
 def _parse_ports(text: str) -> int:
     allowed = [str(ports) for ports in range(1, MAX_PORTS + 1)]
     if text not in allowed:
@@ -121,8 +125,12 @@ def _make_serial(*, ports: int, section: int, data_section: str) -> ReferenceDri
 
 
 def _make_accelerator(
-    *, memory: int, spread: int | None, section: int, data_section: str
+    *, memory: int, spread: int | None, section: int | None, data_section: str
 ) -> ReferenceDriver:
+    if section is None:
+        # Large buffers cost less a byte, as long as a cache holds two of them; small
+        # ones let a small memory have rounds.
+        section = max(512 << 10, min(4 << 20, memory // 64 // PAGE_SIZE * PAGE_SIZE))
     model = AcceleratorModel(memory, spread=spread)
     return ReferenceDriver(model, section=section, data_section=data_section)
 
@@ -187,6 +195,11 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
                 summary="bytes of local memory that jobs touch, or all",
             ),
             **_section_options("512K", "mapped"),
+            "section": Option(
+                parse=_parse_section,
+                default="auto",
+                summary="bytes of the data section, whole pages; auto: by the memory",
+            ),
         },
         make=_make_accelerator,
     ),

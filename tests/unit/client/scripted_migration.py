@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 from tests.unit.client.scripted_driver import OpenDevice, Refusal, ScriptedDriver
+from vfiomig.client.conduct import QEMU_7_2, Conduct
 from vfiomig.migration.clock import Channel, LinkModel, VirtualClock
 from vfiomig.migration.convergence import DowntimeEstimate, Limits
 from vfiomig.migration.destination import Destination
 from vfiomig.migration.exchange import Party, Receive, Send, Steps, exchange
 from vfiomig.migration.metrics import Metrics
 from vfiomig.migration.source import Source
-from vfiomig.migration.transport import make_memory_pair
+from vfiomig.migration.transport import ByteStream, make_memory_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
+    from vfiomig.migration.observer import Observer
     from vfiomig.migration.side import Ending
-    from vfiomig.migration.transport import ByteStream
+    from vfiomig.migration.transport import Pair
 
 # Small enough that pre-copy goes on until nothing is pending, as QEMU's does before
 # it has measured a bandwidth.
@@ -28,6 +29,8 @@ LINK = LinkModel(bandwidth=1 << 30, latency=1000)
 
 BUFFER = (0x1000, 8)
 
+Wrap = Callable[[ByteStream], ByteStream]
+
 
 def opened(
     *,
@@ -35,6 +38,8 @@ def opened(
     state: int = 1,
     refusals: Sequence[Refusal] = (),
     resets_to: int = 1,
+    name: str = "a",
+    conduct: Conduct = QEMU_7_2,
 ) -> OpenDevice:
     """Open a scripted device whose buffers are all 8 bytes at 0x1000."""
     driver = ScriptedDriver(
@@ -44,7 +49,7 @@ def opened(
         refusals=[replace(refusal) for refusal in refusals],
         resets_to=resets_to,
     )
-    return OpenDevice(driver)
+    return OpenDevice(driver, name=name, conduct=conduct)
 
 
 @dataclass(slots=True)
@@ -64,42 +69,50 @@ def migrate(
     *,
     guest: Sequence[Callable[[], object] | None] = (),
     limits: Limits = PATIENT,
-    link: Callable[[ByteStream], ByteStream] | None = None,
+    link: Wrap = lambda stream: stream,
+    return_path: Wrap = lambda stream: stream,
     starts_vm: bool = True,
+    metrics: Metrics | None = None,
+    observer: Observer | None = None,
+    make_pair: Callable[[], Pair] = make_memory_pair,
+    load_bandwidth: int | None = None,
 ) -> tuple[Ending, Ending]:
     """Migrate; without a destination to look at, to one that takes everything."""
-    devices = [source] if isinstance(source, OpenDevice) else list(source)
+    sources = [source] if isinstance(source, OpenDevice) else list(source)
     if destination is None:
-        spares = [OpenDevice(ScriptedDriver()) for _ in devices]
+        names = [device.participant.name for device in sources]
+        targets = spares = [OpenDevice(ScriptedDriver(), name=name) for name in names]
     else:
         spares = []
         if isinstance(destination, OpenDevice):
             destination = [destination]
+        targets = list(destination)
+    metrics = metrics or Metrics()
     there, here = VirtualClock(), VirtualClock()
-    out, back = make_memory_pair()
-    near = out if link is None else link(out)
+    out, back = make_pair()
     sending = Source(
-        [device.participant for device in devices],
+        [device.participant for device in sources],
         clock=there,
-        estimate=DowntimeEstimate(link=LINK),
+        estimate=DowntimeEstimate(link=LINK, load_bandwidth=load_bandwidth),
         limits=limits,
-        metrics=Metrics(),
+        metrics=metrics,
         guest=ScriptedGuest(iter(guest)),
+        observer=observer,
     )
-    names = [device.participant.name for device in devices]
     receiving = Destination(
-        [
-            device.participant._replace(name=name)
-            for name, device in zip(names, destination or spares, strict=True)
-        ],
+        [device.participant for device in targets],
         clock=here,
-        metrics=Metrics(),
+        metrics=metrics,
         starts_vm=starts_vm,
+        observer=observer,
+        load_bandwidth=load_bandwidth,
     )
-    forth = Channel(LINK, there, here)
-    left = Party(sending.migrate(), near, outgoing=forth)
-    right = Party(receiving.load(), back, incoming=forth)
-    exchange(left, right)
+    forth, answer = Channel(LINK, there, here), Channel(LINK, here, there)
+    left = Party(sending.migrate(), link(out), outgoing=forth, incoming=answer)
+    right = Party(receiving.load(), return_path(back), outgoing=answer, incoming=forth)
+    exchange(left, right, patience=1)
+    for end in (out, back):
+        end.close()
     for spare in spares:
         spare.__exit__()
     return left.result(), right.result()

@@ -200,7 +200,7 @@ def test_checks_buffers_before_anything_is_read_there(
             try:
                 list(device.client.save_complete_precopy())
             except OSError as error:
-                told.append(f"{device.told()} -{errno.errorcode[error.errno]}")
+                told.append(f"{device.told()} -{errno.errorcode[error.errno or 0]}")
             except VendorDriverError:
                 told.append(f"{device.told()} refused")
             else:

@@ -148,9 +148,8 @@ def test_pending_bytes_that_read_0_are_read_again_before_a_device_is_passed_over
     # asked in each pass (section 2.9).
     with (
         opened(pending=[8, 0, 0, 0, 0]) as first,
-        opened(pending=[0x20, 0x20, 0x18, 0]) as second,
+        opened(name="b", pending=[0x20, 0x20, 0x18, 0]) as second,
     ):
-        second.participant = second.participant._replace(name="b")
         for device in (first, second):
             device.start_vm()
         migrate([first, second])
@@ -474,8 +473,7 @@ REFUSED_LAST = (
     ids=["setup", "vm stop", "complete", "last"],
 )
 def test_a_device_in_error_aborts_the_process(refusal: Refusal, accesses: str) -> None:
-    with opened(refusals=[refusal]) as device, opened() as innocent:
-        innocent.participant = innocent.participant._replace(name="b")
+    with opened(refusals=[refusal]) as device, opened(name="b") as innocent:
         for each in (device, innocent):
             each.start_vm()
         ending, other = migrate([device, innocent])

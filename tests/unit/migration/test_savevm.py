@@ -54,9 +54,8 @@ def test_savevm_of_a_stopped_vm_leaves_it_stopped() -> None:
 def test_savevm_asks_all_devices_again_after_each_buffer() -> None:
     with (
         opened(pending=[8, 0, 0, 0, 0], state=0) as first,
-        opened(pending=[8, 0, 0], state=0) as second,
+        opened(name="b", pending=[8, 0, 0], state=0) as second,
     ):
-        second.participant = second.participant._replace(name="b")
         sent_by(save_vm([first.participant, second.participant]))
         assert first.told() == words("""
             R4=0 W4=2

@@ -117,30 +117,27 @@ class Conversation(RuleBasedStateMachine):
     def write_device_state(self, value: int, reserved: int = 0) -> None:
         name = TABLE[self.state, value]
         fault = self.armed.get("device_state")
-        is_loaded = self.given in [chunks for chunks, _ in self.streams]
+        loaded = [shot for chunks, shot in self.streams if chunks == self.given]
         code = self.attempt(lambda: self.device.write(DEVICE_STATE, reserved | value))
         if name in ("INV", "ERRW", "XERR"):
             assert code == errno.EINVAL
         elif name == "SELF":
             assert code is None
+        elif (name, code) == ("OPT", errno.EINVAL) and self.state != RESUMING:
+            pass  # declined, and a fault waits for a transition that is made
         elif fault is not None:
             assert code == fault
             if fault == errno.ENOTRECOVERABLE or self.is_spoiled:
                 self.leave_for(ERROR)
-        elif self.state == RESUMING and (self.is_spoiled or not is_loaded):
+        elif self.state == RESUMING and (self.is_spoiled or not loaded):
             assert code == errno.EINVAL
             if self.is_spoiled:
                 self.leave_for(ERROR)
-        elif code is None:
-            if self.state == RESUMING:
-                self.expected = dict(zip(*self.by_first(), strict=True))[self.given[0]]
-            self.leave_for(value)
         else:
-            assert (name, code) == ("OPT", errno.EINVAL)
-
-    def by_first(self) -> tuple[list[bytes], list[bytes]]:
-        firsts = [chunks[0] for chunks, _ in self.streams]
-        return firsts, [snapshot for _, snapshot in self.streams]
+            assert code is None
+            if loaded:
+                (self.expected,) = loaded
+            self.leave_for(value)
 
     def leave_for(self, state: int) -> None:
         self.state = state
