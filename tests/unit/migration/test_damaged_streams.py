@@ -1,0 +1,135 @@
+"""No damage to the stream passes: both sides fail, and the source runs on.
+
+The devices are scripted and take anything, so what refuses a damaged stream is the
+destination alone.  Their data is left out: whether it is whole is the driver's affair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.client.scripted_driver import OpenDevice, ScriptedDriver
+from tests.unit.client.scripted_migration import Wrap, migrate
+from vfiomig.client.conduct import QEMU_7_2, STRICT, Conduct
+from vfiomig.migration.metrics import Outcome
+from vfiomig.migration.transport import CutLink, FlipBit, Tee
+from vfiomig.protocol.errors import StreamError
+
+if TYPE_CHECKING:
+    from vfiomig.migration.side import Ending
+
+RUNNING = 1
+DATA = (0x1000, 8)
+
+
+class Pair:
+    """Two devices on each side; what the destination's may be in is looked at."""
+
+    def __init__(self, conduct: Conduct) -> None:
+        self.sources = [self._source("a", conduct), self._source("b", conduct)]
+        self.targets = [
+            OpenDevice(ScriptedDriver(), name=name, conduct=conduct) for name in "ab"
+        ]
+        for device in self.sources:
+            device.start_vm()
+
+    @staticmethod
+    def _source(name: str, conduct: Conduct) -> OpenDevice:
+        # Three passes: a's buffer; a's empty record and b's buffer; nothing.  Then a
+        # buffer of each while they are stopped.
+        pending = [8, 0, 0, 0, 8, 0] if name == "a" else [8, 8, 0, 8, 0]
+        driver = ScriptedDriver(pending=pending, buffers=[DATA, DATA])
+        return OpenDevice(driver, name=name, conduct=conduct)
+
+    def migrate(self, link: Wrap, return_path: Wrap = lambda s: s) -> list[Ending]:
+        return list(
+            migrate(self.sources, self.targets, link=link, return_path=return_path)
+        )
+
+    def states(self) -> list[int]:
+        return [device.driver.state for device in (*self.sources, *self.targets)]
+
+    def close(self) -> None:
+        for device in (*self.sources, *self.targets):
+            device.__exit__()
+
+
+def whole_stream() -> bytes:
+    """Return what crosses the link when nothing is wrong."""
+    stream = bytearray()
+    pair = Pair(QEMU_7_2)
+    endings = pair.migrate(lambda s: Tee(s, stream.extend))
+    assert [ending.outcome for ending in endings] == [Outcome.COMPLETED] * 2
+    assert pair.states() == [0, 0, RUNNING, RUNNING]
+    pair.close()
+    return bytes(stream)
+
+
+STREAM = whole_stream()
+
+
+def places_of_data() -> set[int]:
+    """Find the devices' data: 8 bytes behind each length of 8."""
+    driver = ScriptedDriver()
+    data = driver.memory[0x1000:0x1008]
+    driver.close()
+    found, start = set(), STREAM.find(data)
+    while start >= 0:
+        found |= set(range(start, start + 8))
+        start = STREAM.find(data, start + 8)
+    assert len(found) == 4 * 8
+    return found
+
+
+FRAMING = sorted(set(range(len(STREAM))) - places_of_data())
+
+
+def outcome_of(
+    link: Wrap, return_path: Wrap = lambda s: s, conduct: Conduct = QEMU_7_2
+) -> tuple[list[Ending], list[int]]:
+    pair = Pair(conduct)
+    try:
+        return pair.migrate(link, return_path), pair.states()
+    finally:
+        pair.close()
+
+
+def test_the_stream_has_the_framing_that_is_damaged_below() -> None:
+    start = 5 + 1 + len("a/vfio") + 4 + 4 + 8 + 8 + 5
+    part = end = 5 + 16 + 8 + 5  # without the data
+    assert len(FRAMING) == 8 + 2 * start + 3 * part + 2 * end + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bit", range(8))
+def test_no_flipped_bit_of_the_framing_passes(bit: int) -> None:
+    for place in FRAMING:
+        (source, destination), states = outcome_of(
+            lambda s, place=place: FlipBit(s, place, bit)  # type: ignore[misc]
+        )
+        where = f"bit {bit} of byte {place}"
+        assert source.outcome is Outcome.FAILED, where
+        assert destination.outcome is Outcome.FAILED, where
+        assert source.lost == (), where
+        assert isinstance(destination.error, StreamError), where
+        assert states[:2] == [RUNNING, RUNNING], where
+        assert RUNNING not in states[2:] or states[2:] == [RUNNING, RUNNING], where
+
+
+@pytest.mark.parametrize("conduct", [QEMU_7_2, STRICT], ids=["qemu", "strict"])
+@pytest.mark.parametrize("step", range(4))
+def test_a_link_that_is_cut_anywhere_leaves_the_source_running(
+    conduct: Conduct, step: int
+) -> None:
+    for place in range(step, len(STREAM) + 1, 4):
+        (source, destination), states = outcome_of(
+            lambda s, place=place: CutLink(s, place),  # type: ignore[misc]
+            conduct=conduct,
+        )
+        where = f"cut after {place} bytes"
+        assert source.outcome is destination.outcome is Outcome.FAILED, where
+        assert isinstance(source.error, ConnectionError), where
+        assert source.lost == (), where
+        assert states[:2] == [RUNNING, RUNNING], where
