@@ -8,7 +8,6 @@ of them had their end.
 from __future__ import annotations
 
 import contextlib
-from itertools import islice
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from vfiomig.migration.clock import SECOND, VirtualClock
@@ -35,9 +34,9 @@ from vfiomig.uapi.qemu_stream import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# What is missing of a short buffer is given to the driver in so many pieces at most;
-# QEMU, told of a length beyond reason, would be at it for ever.
-_SHORT_PIECES_LIMIT: Final = 256
+# What is missing of a short buffer is given to the driver up to so many bytes beyond
+# the piece in hand.  QEMU, told of a length beyond reason, would be at it for ever.
+_MISSING_LIMIT: Final = 1 << 16
 
 
 class Destination:
@@ -241,9 +240,12 @@ def _give_short_buffer(places: Iterator[memoryview]) -> None:
     What lies in the window, or was never written, stands for the rest.  If the driver
     refuses it, that is no news: the stream's end is.
     """
+    given = 0
     try:
-        for _ in islice(places, _SHORT_PIECES_LIMIT):
-            pass
+        while given < _MISSING_LIMIT:
+            given += len(next(places))
+    except StopIteration:
+        return
     except DriverDiedError:
         raise
     except (OSError, ProtocolError):

@@ -12,7 +12,6 @@ with a part of it (V1-TRANS-27, V1-RES-07).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -138,8 +137,9 @@ class ReferenceDriver:
         self._registers = vfio_device_migration_info()  # the old one pins the bank
         self._bank.close()
         self._section.close()
-        with contextlib.suppress(AttributeError):
-            self.model.close()  # type: ignore[attr-defined]  # optional
+        close_model = getattr(self.model, "close", None)  # optional
+        if close_model is not None:
+            close_model()
 
     # -- the bench -----------------------------------------------------------------
 

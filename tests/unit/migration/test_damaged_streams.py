@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RUNNING = 1
 DATA = (0x1000, 8)
+AREAS = ((0x1000, 0x2000),)  # what a damaged length moves goes there in one piece
 
 
 class Pair:
@@ -30,7 +31,8 @@ class Pair:
     def __init__(self, conduct: Conduct) -> None:
         self.sources = [self._source("a", conduct), self._source("b", conduct)]
         self.targets = [
-            OpenDevice(ScriptedDriver(), name=name, conduct=conduct) for name in "ab"
+            OpenDevice(ScriptedDriver(areas=AREAS), name=name, conduct=conduct)
+            for name in "ab"
         ]
         for device in self.sources:
             device.start_vm()
