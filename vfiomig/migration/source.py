@@ -87,7 +87,7 @@ class Source:
     def migrate(self) -> Steps[Ending]:
         """Move all devices; return how it ended, with the source in order again."""
         try:
-            yield Send(framing.STREAM_HEAD)
+            yield from self._send(framing.STREAM_HEAD)
             yield from self._set_up()
             yield from self._pre_copy()
             yield from self._stop_and_copy()

@@ -407,6 +407,15 @@ def test_a_pending_bytes_that_fails_between_passes_counts_as_0() -> None:
         """)
 
 
+def test_a_pending_bytes_that_fails_makes_what_it_said_before_0() -> None:
+    refusals = [Refusal("read", PENDING, after=1)]
+    with opened(pending=[8, 0], refusals=refusals) as device:
+        assert device.client.save_pending() == 8
+        assert device.client.save_pending() == 0
+        assert list(device.client.save_iterate()) == []
+        assert device.told() == "R8=8 R8-EIO R8=0"
+
+
 @pytest.mark.parametrize(
     ("refusal", "accesses"),
     [
