@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from vfiomig.protocol.errors import DriverDiedError
 from vfiomig.protocol.history import (
     Access,
     AccessKind,
@@ -87,6 +88,9 @@ class Recorder:
         except OSError as error:
             self._note("read", offset, size, errno=error.errno)
             raise
+        except DriverDiedError:
+            self._note("read", offset, size, died=True)
+            raise
         self._note("read", offset, size, data, moved=len(data))
         return data
 
@@ -96,6 +100,9 @@ class Recorder:
             taken = self._handle.pwrite(data, offset)
         except OSError as error:
             self._note("write", offset, len(data), data, errno=error.errno)
+            raise
+        except DriverDiedError:
+            self._note("write", offset, len(data), data, died=True)
             raise
         self._note("write", offset, len(data), data, moved=taken)
         return taken
@@ -148,6 +155,8 @@ class Recorder:
         data: bytes | memoryview = b"",
         errno: int | None = 0,
         moved: int | None = None,
+        *,
+        died: bool = False,
     ) -> None:
         place = offset - self._base
         if 0 <= place < self._size:
@@ -155,4 +164,6 @@ class Recorder:
             record = Access(self._device, access, place, size, value, errno or 0)
             if moved is not None and moved != size:
                 record = replace(record, moved=moved)
+            if died:
+                record = replace(record, died=True)
             self._add(record)

@@ -51,6 +51,7 @@ class SimulatedDevice:
     bench: BenchAccess
     client: V1Client
     log: HistoryLog | None
+    party: str
     label: str
     _owed: int = field(default=0)  # work that is due, times SECOND
 
@@ -109,7 +110,9 @@ class SimulatedDevice:
             self.log.append(event)
 
     def _died(self, access: str, error: Exception) -> DriverDiedError:
-        return DriverDiedError.of(self.driver, access, error)
+        death = DriverDiedError.of(self.driver, access, error)
+        death.device = self.party, self.spec.name
+        return death
 
 
 class Machine:
@@ -218,6 +221,7 @@ class Machine:
             bench=bench_of(driver),
             client=client,
             log=self._log,
+            party=self.party,
             label=label,
         )
 

@@ -153,9 +153,14 @@ class _Run(Unobserved):
             raise
 
     def _migrate(self) -> list[Ending]:
-        """Run both sides to their ends; none if it could not even begin."""
-        if not self._warm_up():
+        """Run both sides to their ends; none if it did not come so far."""
+        try:
+            return self._exchange() if self._warm_up() else []
+        except KeyboardInterrupt:  # what was found so far is still worth a report
+            self._is_interrupted = True
             return []
+
+    def _exchange(self) -> list[Ending]:
         outgoing, incoming = self._open_link()
         forth = Channel(self._link, self._source.clock, self._destination.clock)
         back = Channel(self._link, self._destination.clock, self._source.clock)
@@ -165,11 +170,7 @@ class _Run(Unobserved):
         destination = Party(
             self._make_destination().load(), incoming, outgoing=back, incoming=forth
         )
-        try:
-            exchange(source, destination)
-        except KeyboardInterrupt:  # what was found so far is still worth a report
-            self._is_interrupted = True
-            return []
+        exchange(source, destination)
         return [source.result(), destination.result()]
 
     def _open_link(self) -> tuple[ByteStream, ByteStream]:
@@ -315,6 +316,7 @@ class _Run(Unobserved):
 
     def _note_death(self, party: str, device: str, error: Exception) -> None:
         if isinstance(error, DriverDiedError) and self._death is None:
+            party, device = error.device or (party, device)
             self._death = Death(
                 party=party,
                 device=device,

@@ -43,6 +43,15 @@ def is_unharmed(device: DeviceReport) -> bool:
     return digests.source_at_stop in (None, digests.source_after_failure)
 
 
+def has_changed(device: DeviceReport) -> bool:
+    """Tell whether the state before a failure is another than the one after it."""
+    before, after = (
+        device.digests.source_before_failure,
+        device.digests.source_after_failure,
+    )
+    return None not in (before, after) and before != after
+
+
 def _judged(device: DeviceReport, outcome: Outcome) -> tuple[Verdict, str]:
     digests = device.digests
     if outcome is not Outcome.COMPLETED:

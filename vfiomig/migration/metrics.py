@@ -65,8 +65,9 @@ class Metrics:
     # Buffers as the destination's devices took them.
     loaded_device_bytes: int = 0
 
-    # From the source's stop to the destination's RUNNING; what was expected of it
-    # when pre-copy ended: pending_bytes over the link and into the destination.
+    # From the guest's stop at the source to the destination's last RUNNING; what was
+    # expected of it when pre-copy ended: pending_bytes over the link and into the
+    # destination, the time of trapped accesses left out.
     stopped_at: int | None = None
     resumed_at: int | None = None
     expected_downtime: int | None = None

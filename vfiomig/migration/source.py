@@ -209,6 +209,7 @@ class Source:
         is asked to stop once more before the migration fails.
         """
         self._stopped = [d for d in self._devices if d.client.vm_is_running]
+        self._metrics.stopped_at = self._clock.now
         failures = []
         for device in self._devices:
             self._busy_with = device.name
@@ -219,7 +220,6 @@ class Source:
             else:
                 self._observer.source_stopped(device.name)
                 self._states.note(device)
-        self._metrics.stopped_at = self._clock.now
         if failures:
             first = self._devices[0]
             self._busy_with = first.name

@@ -40,8 +40,11 @@ class DriverDiedError(VendorDriverError):
     """The vendor driver raised something that is not an ``OSError``.
 
     ``access`` says what it was asked, ``where`` names the line of its source that
-    raised, and ``error`` is the exception in one line.
+    raised, and ``error`` is the exception in one line.  ``device`` is set by who
+    called it beside its fd, and knows which one that was.
     """
+
+    device: tuple[str, str] | None = None  # party and name
 
     def __init__(self, access: str, where: str, error: str) -> None:
         super().__init__(f"died at {access}: {error} ({where})")

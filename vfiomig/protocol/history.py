@@ -3,7 +3,8 @@
 The first line is a `Header`; each other line is an `Access` or a `BenchEvent`, told
 apart by the key ``access`` or ``bench``.  Offsets are those of the migration region.
 What is not there has its default: an access without ``errno`` succeeded, one with
-``unseen`` went through a mapping, where nobody could see its bytes.
+``unseen`` went through a mapping, where nobody could see its bytes, and the driver
+raised what is no errno at one that ``died``.
 
 Register values are numbers; data is hex, and beyond 64 bytes a digest of it, so that
 a history stays small whatever was migrated.  ``moved`` is there only where fewer bytes
@@ -62,6 +63,7 @@ class Access(msgspec.Struct, frozen=True, omit_defaults=True):
     errno: Count = 0
     unseen: bool = False
     moved: Count | None = None
+    died: bool = False
 
 
 class BenchEvent(msgspec.Struct, frozen=True, omit_defaults=True):

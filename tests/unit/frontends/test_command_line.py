@@ -227,6 +227,55 @@ def test_a_driver_that_dies_in_work_is_told_so(vfiomig: Vfiomig) -> None:
     assert "LookupError: 1000 at work(1000)" in " ".join(output.split())
 
 
+def test_the_history_ends_with_the_access_that_killed_the_driver(
+    vfiomig: Vfiomig,
+) -> None:
+    target = driver(write="1 / 0")
+    code, _, _ = vfiomig("migrate", "--device", target, "--history", "h.jsonl")
+    assert code == NOT_AS_EXPECTED
+    died = [
+        json.loads(line)
+        for line in Path("h.jsonl").read_text().splitlines()
+        if '"died"' in line
+    ]
+    write = {"device": "source/Driver", "access": "write", "size": 4, "value": "0x1"}
+    assert died == [{**write, "died": True}]
+
+
+def test_a_death_in_work_is_that_of_the_device_that_worked(vfiomig: Vfiomig) -> None:
+    driver()
+    with Path("driver.py").open("a") as file:
+        file.write("    def work(self, amount): amount == 1000 or {}['busy']\n")
+    Path("two.toml").write_text(
+        '[[device]]\ntarget = "driver.py:Driver"\nwork = 1000000\nname = "first"\n'
+        '[[device]]\ntarget = "reference"\nname = "second"\n'
+    )
+    code, output, _ = vfiomig("migrate", "two.toml")
+    assert code == NOT_AS_EXPECTED
+    assert "died: source, first: KeyError: 'busy'" in " ".join(output.split())
+
+
+def test_a_source_that_loses_state_when_cancelled_is_not_called_unharmed(
+    vfiomig: Vfiomig,
+) -> None:
+    Path("lossy.py").write_text(
+        "from vfiomig.vendor.reference import ReferenceDriver\n"
+        "from vfiomig.vendor.scratchpad import ScratchpadModel\n"
+        "class Lossy(ScratchpadModel):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.end_saving = lambda: self.work(1)\n"
+        "def Driver(): return ReferenceDriver(Lossy())\n"
+    )
+    Path("cancel.toml").write_text(
+        '[[device]]\ntarget = "lossy.py:Driver"\nwork = 0\nname = "lossy"\n'
+        '[limits]\ncancel_at = "1us"\n[expect]\noutcome = "cancelled"\n'
+    )
+    _, output, _ = vfiomig("migrate", "cancel.toml")
+    assert "its state changed while it ran: lossy" in " ".join(output.split())
+    assert "unharmed" not in output
+
+
 def test_a_driver_that_refuses_everything_only_fails(vfiomig: Vfiomig) -> None:
     target = driver(write="raise OSError(errno.EIO, 'no')")
     code, output, _ = vfiomig("migrate", "--device", target)

@@ -23,6 +23,7 @@ from vfiomig.migration.convergence import Limits
 from vfiomig.migration.destination import Destination
 from vfiomig.migration.exchange import Receive
 from vfiomig.migration.metrics import Metrics, Outcome
+from vfiomig.migration.observer import Unobserved
 from vfiomig.migration.transport import PAIRS, CutLink, Tee
 from vfiomig.protocol.errors import DriverDiedError, StreamError, VendorDriverError
 from vfiomig.protocol.qemu_stream import framing
@@ -340,6 +341,25 @@ def test_nothing_stays_mapped_after_a_failure(
         for made in mappings:
             assert len(made) == len(areas)
             assert all(mapping.closed for mapping in made)
+
+
+def test_the_destination_unmaps_before_a_device_leaves_resuming() -> None:
+    # vfio_load_cleanup comes from qemu_loadvm_state, vm_start behind it.
+    areas = ((0x1000, 0x2000),)
+    seen: list[bool] = []
+
+    class Watcher(Unobserved):
+        def destination_will_run(self, device: str) -> None:
+            seen.extend(mapping.closed for mapping in there + here)
+
+    script = ScriptedDriver(areas=areas, pending=[8, 0], buffers=[(0x1000, 8)])
+    with OpenDevice(script) as source, OpenDevice(ScriptedDriver(areas=areas)) as far:
+        there, here = spy_on_mmap(source), spy_on_mmap(far)
+        source.start_vm()
+        migrate(source, far, observer=Watcher())
+        # The source's are needed until it knows how it ended, and no longer.
+        assert seen == [False, True]
+        assert [mapping.closed for mapping in there] == [True]
 
 
 def spy_on_mmap(device: OpenDevice) -> list[mmap.mmap]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -14,16 +13,10 @@ from vfiomig.frontends.report.as_html import as_html
 from vfiomig.frontends.report.as_json import as_json
 from vfiomig.frontends.report.live import LiveView
 from vfiomig.frontends.report.terminal import print_summary
-from vfiomig.frontends.report.writing import write_whole, writing_whole
+from vfiomig.frontends.report.writing import writing_whole
 from vfiomig.frontends.scenario import builtin_scenario, load_scenario, with_targets
 from vfiomig.frontends.simulation import Sinks, simulate
 from vfiomig.migration.metrics import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from vfiomig.frontends.run_report import RunReport
-    from vfiomig.frontends.scenario import Scenario
 
 _OUTPUT = click.Path(path_type=Path)
 
@@ -75,31 +68,19 @@ def migrate(
     """
     what = load_scenario(scenario) if scenario is not None else builtin_scenario()
     what = with_targets(what, targets)
-    report = _run(what, history_file, stream_file)
+    with contextlib.ExitStack() as outputs:
+        # All are opened first: that one cannot be written is known before the run.
+        history, stream, as_a_page, as_figures = (
+            outputs.enter_context(writing_whole(path)) if path is not None else None
+            for path in (history_file, stream_file, html_file, json_file)
+        )
+        view = outputs.enter_context(LiveView(Console(stderr=True)))
+        report = simulate(what, Sinks(history=history, stream=stream, view=view))
+        if as_a_page is not None:
+            as_a_page(as_html(report))
+        if as_figures is not None:
+            as_figures(as_json(report))
     print_summary(report, Console(highlight=False))
-    if json_file is not None:
-        write_whole(json_file, as_json(report))
-    if html_file is not None:
-        write_whole(html_file, as_html(report))
     if report.outcome is Outcome.INTERRUPTED:
         return INTERRUPTED
     return DONE if report.ok else NOT_AS_EXPECTED
-
-
-def _run(
-    scenario: Scenario, history_file: Path | None, stream_file: Path | None
-) -> RunReport:
-    """Simulate with the outputs open, so that one that cannot be is known first."""
-    with contextlib.ExitStack() as outputs:
-
-        def opened(path: Path | None) -> Callable[[bytes | memoryview], None] | None:
-            if path is None:
-                return None
-            return outputs.enter_context(writing_whole(path))
-
-        sinks = Sinks(
-            history=opened(history_file),
-            stream=opened(stream_file),
-            view=outputs.enter_context(LiveView(Console(stderr=True))),
-        )
-        return simulate(scenario, sinks)

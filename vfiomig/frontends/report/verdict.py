@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from vfiomig.frontends.plain_text import CLAIM, listed, plain
 from vfiomig.frontends.report.units import time_text
 from vfiomig.frontends.run_report import Verdict
-from vfiomig.frontends.verdicts import is_unharmed
+from vfiomig.frontends.verdicts import has_changed, is_unharmed
 from vfiomig.migration.metrics import Outcome
 
 if TYPE_CHECKING:
@@ -114,6 +114,10 @@ def source_condition(report: RunReport) -> str:
     ]
     if harmed:
         return f"the source runs on, but its state changed: {plain(listed(harmed))}"
+    # One that never stopped may have changed by itself: said, but no proof of harm.
+    if changed := [d.name for d in report.devices if has_changed(d)]:
+        names = plain(listed(changed))
+        return f"the source runs on, and its state changed while it ran: {names}"
     if unknown:
         compared = f"{plain(listed(unknown))} not compared"
         return f"the source runs on, whether unharmed is not known: {compared}"

@@ -152,7 +152,8 @@ def test_a_source_that_never_stopped_may_have_changed_by_itself() -> None:
     report = failed(unharmed=False)
     for one in report.devices:
         one.digests.source_at_stop = None
-    assert overall_verdict(report).text.endswith("; the source runs on unharmed")
+    said = "the source runs on, and its state changed while it ran: gpu0 and port"
+    assert overall_verdict(report).text.endswith(f"; {said}")
 
 
 def test_a_source_that_was_not_compared_is_not_called_unharmed() -> None:
