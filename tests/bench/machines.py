@@ -20,7 +20,7 @@ from vfiomig.migration.source import Source
 from vfiomig.migration.transport import make_memory_pair
 
 if TYPE_CHECKING:
-    from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.host.device_ops import TrappedDriver
 
 LINK = LinkModel(bandwidth=1 << 30, latency=100_000)
 
@@ -35,7 +35,7 @@ class Side:
     client: V1Client
 
     @classmethod
-    def of(cls, driver: VendorDriver, wrap: Wrap = lambda fd: fd) -> Side:
+    def of(cls, driver: TrappedDriver, wrap: Wrap = lambda fd: fd) -> Side:
         fd = DeviceFd(driver)
         handle = wrap(fd)
         return cls(fd, V1Client(handle, find_migration_region(handle)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.figures import best_of, show, timed
-from vfiomig.client.recorder import HistoryLog, Recorder
+from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import find_migration_region
 from vfiomig.host.device_fd import DeviceFd
 from vfiomig.protocol.v1.registers import Register
@@ -74,7 +74,7 @@ def test_a_register_read() -> None:
         region = find_migration_region(fd)
         place = region.offset + Register.PENDING_BYTES.offset
         assert fd.pread(8, place) != fd.pread(8, place)
-        recorder = Recorder(fd, region, HistoryLog(sink.write), device="source")
+        recorder = Recorder(fd, region, HistoryWriter(sink.write), device="source")
         bare, plain, recorded = best_of(
             lambda: many_preads(number),
             lambda: many_reads(fd, place),

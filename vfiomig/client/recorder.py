@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _BATCH: Final = 512
 
 
-class HistoryLog:
+class HistoryWriter:
     """The records of all devices of a migration, in the order in which they happened.
 
     With ``write`` they leave as lines, and memory does not grow with the run; without
@@ -71,7 +71,7 @@ class Recorder:
         self,
         handle: DeviceHandle,
         region: FoundRegion,
-        log: HistoryLog,
+        log: HistoryWriter,
         *,
         device: str,
     ) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import ModuleType
 
-    from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.vendor.builtin import Builtin
 
 _FORMS: Final = "path/file.py:NAME, package.module:NAME or DEVICE[,OPTION=VALUE...]"
@@ -69,7 +69,7 @@ class Target:
 
     text: str
     name: str
-    make_driver: Callable[[], VendorDriver]
+    make_driver: Callable[[], TrappedDriver]
 
 
 def load_target(
@@ -136,7 +136,7 @@ def _builtin_target(
 ) -> Target:
     values = _option_values(text, device, options)
 
-    def make() -> VendorDriver:
+    def make() -> TrappedDriver:
         with _blaming(text, f"making {name}"):
             try:
                 return device.make(**values)
@@ -216,7 +216,7 @@ def _module_target(text: str, place: str, name: str) -> Target:
 def _target_in(module: ModuleType, text: str, name: str, home: Path | None) -> Target:
     factory = _look_up(module, text, name, home)
 
-    def make() -> VendorDriver:
+    def make() -> TrappedDriver:
         with _blaming(text, f"{name}()", factory, home=home):
             driver = factory()
         try:
@@ -228,7 +228,7 @@ def _target_in(module: ModuleType, text: str, name: str, home: Path | None) -> T
         except TargetStartError:
             _let_go(driver)
             raise
-        return cast("VendorDriver", driver)
+        return cast("TrappedDriver", driver)
 
     return Target(text=text, name=name.rpartition(".")[2], make_driver=make)
 

@@ -18,11 +18,13 @@ def main() -> None:
     if not sys.platform.startswith("linux"):
         # memfd, seals and VFIO itself are Linux's: the rest would only fail later.
         _end(MISUSE, f"vfiomig runs on Linux only, and this is {sys.platform}")
-    from vfiomig.frontends.command_line import run_command
-
     try:
+        # Inside: an interrupt while all this is imported ends like any other.
+        from vfiomig.frontends.command_line import run_command
+
         code, message = run_command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed before we began
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted"
     except BrokenPipeError:
@@ -33,6 +35,6 @@ def main() -> None:
 
 
 def _end(code: int, message: str) -> None:
-    if message:
+    if message and sys.stderr is not None:
         print(f"vfiomig: {message}", file=sys.stderr)
     sys.exit(code)

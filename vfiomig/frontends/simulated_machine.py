@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 
 from vfiomig.client.conduct import CONDUCTS
-from vfiomig.client.recorder import HistoryLog, Recorder
+from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import FoundRegion, find_migration_region
 from vfiomig.client.v1 import V1Client
 from vfiomig.conformance.target import Target, load_target
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vfiomig.client.device import DeviceHandle
     from vfiomig.frontends.scenario import DeviceSpec, Scenario
     from vfiomig.host.device_fd import DeviceFd
-    from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.host.device_ops import TrappedDriver
 
 PARENT: Final = "vfiomig"
 
@@ -46,11 +46,11 @@ class SimulatedDevice:
 
     spec: DeviceSpec
     fd: DeviceFd
-    driver: VendorDriver
+    driver: TrappedDriver
     region: FoundRegion
     bench: BenchAccess
     client: V1Client
-    log: HistoryLog | None
+    log: HistoryWriter | None
     party: str
     label: str
     _owed: int = field(default=0)  # work that is due, times SECOND
@@ -77,7 +77,11 @@ class SimulatedDevice:
         if self.bench.snapshot is None:
             return None
         try:
-            digest = xxhash.xxh3_128_hexdigest(self.bench.snapshot())
+            state = self.bench.snapshot()
+            if not isinstance(state, bytes | bytearray | memoryview):
+                message = f"it returned {type(state).__name__}, not bytes"
+                raise TypeError(message)
+            digest = xxhash.xxh3_128_hexdigest(state)
         except Exception as error:
             raise self._died("snapshot()", error) from error
         self._note(BenchEvent(self.label, "snapshot", digest=f"xxh3-128:{digest}"))
@@ -125,7 +129,7 @@ class Machine:
         *,
         folder: Path,
         clock: VirtualClock,
-        log: HistoryLog | None,
+        log: HistoryWriter | None,
     ) -> None:
         self.party = party
         self.clock = clock
@@ -173,7 +177,7 @@ class Machine:
             load_target(spec.target, folder=spec.folder)
             for spec in self._scenario.devices
         ]
-        made: list[VendorDriver] = []
+        made: list[TrappedDriver] = []
         types = [
             _mdev_type(spec, target, made)
             for spec, target in zip(self._scenario.devices, targets, strict=True)
@@ -187,7 +191,7 @@ class Machine:
             self.devices.append(self._hold(spec, fd, made[-1]))
 
     def _hold(
-        self, spec: DeviceSpec, fd: DeviceFd, driver: VendorDriver
+        self, spec: DeviceSpec, fd: DeviceFd, driver: TrappedDriver
     ) -> SimulatedDevice:
         """Find the device's region and give a client the handle that it drives."""
         label = f"{self.party}/{spec.name}"
@@ -226,10 +230,10 @@ class Machine:
         )
 
 
-def _mdev_type(spec: DeviceSpec, target: Target, made: list[VendorDriver]) -> MdevType:
+def _mdev_type(spec: DeviceSpec, target: Target, made: list[TrappedDriver]) -> MdevType:
     """Offer a target as a type; the drivers that it makes are kept for the bench."""
 
-    def make_driver() -> VendorDriver:
+    def make_driver() -> TrappedDriver:
         made.append(target.make_driver())
         return made[-1]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vfiomig import __version__
-from vfiomig.client.recorder import HistoryLog
+from vfiomig.client.recorder import HistoryWriter
 from vfiomig.frontends.causes import cause_of, in_words, words_of_death
 from vfiomig.frontends.run_report import Death, DeviceReport, Digests, RunReport
 from vfiomig.frontends.scenario import ScenarioError
@@ -83,7 +83,7 @@ class _Run(Unobserved):
     def __init__(self, scenario: Scenario, sinks: Sinks, folder: Path) -> None:
         self._scenario = scenario
         self._sinks = sinks
-        self._log = HistoryLog(sinks.history) if sinks.history is not None else None
+        self._log = HistoryWriter(sinks.history) if sinks.history is not None else None
         self._metrics = Metrics()
         self._digests = {spec.name: Digests() for spec in scenario.devices}
         self._link = LinkModel(scenario.link.bandwidth, scenario.link.latency)
@@ -93,6 +93,7 @@ class _Run(Unobserved):
         self._flip: FlipBit | None = None
         self._death: Death | None = None
         self._start_failure = ""
+        self._armed: set[int] = set()  # places of faults whose moment came
         self._is_interrupted = False
         for party in ("source", "destination"):
             self._machines.append(self._machine(party, folder / party))
@@ -123,6 +124,9 @@ class _Run(Unobserved):
             flip_unnoticed=outcome is Outcome.COMPLETED and self._flip is not None,
             lost=[f"{name}: {in_words(why)}" for e in endings for name, why in e.lost],
         )
+        for place in range(len(self._scenario.faults)):
+            if place not in self._armed:
+                report.notes.append(f"fault[{place}] never happened: no such moment")
         self._close_machines(report)
         report.ok = run_is_ok(report)
         return report
@@ -241,11 +245,12 @@ class _Run(Unobserved):
         device: str | None = None,
     ) -> None:
         machine = self._source if party == "source" else self._destination
-        for fault in self._scenario.faults:
+        for place, fault in enumerate(self._scenario.faults):
             if (
                 (fault.party, fault.at, fault.number) == (party, at, number)
             ) and device in (None, fault.device):
                 machine.device(fault.device).fail(fault.on, fault.code)
+                self._armed.add(place)
 
     # -- watching ------------------------------------------------------------------
 
@@ -370,7 +375,8 @@ class _Run(Unobserved):
         """Close all devices; a driver that dies of it has died all the same."""
         for machine in self._machines:
             for device, failure in machine.close():
-                report.notes.append(f"close: {device}: {in_words(failure)}")
+                what = f"{machine.party}, {device}"
+                report.notes.append(f"{what}: {in_words(failure)}")
                 if isinstance(failure, DriverDiedError) and report.death is None:
                     self._note_death(machine.party, device, failure)
                     report.outcome, report.death = Outcome.DIED, self._death

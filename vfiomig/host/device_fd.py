@@ -45,7 +45,7 @@ from vfiomig.uapi.vfio import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.protocol.region import MigrationRegion
 
 # The numbers once: an ioctl compares with each of them.
@@ -72,7 +72,7 @@ class DeviceFd:
     """
 
     def __init__(
-        self, driver: VendorDriver, *, on_close: Callable[[], None] | None = None
+        self, driver: TrappedDriver, *, on_close: Callable[[], None] | None = None
     ) -> None:
         self._driver = driver
         self._on_close = on_close

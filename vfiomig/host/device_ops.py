@@ -8,12 +8,11 @@ if TYPE_CHECKING:
     from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
 
 
-class VendorDriver(Protocol):
-    """One device: its registers, its data section, its reset.
+class TrappedDriver(Protocol):
+    """A vendor driver whose region has no areas: it needs no ``mmap``.
 
     The protocol is structural: a driver needs no base class.  One thread calls it at
     a time.  Where a driver in C returns ``-X``, it raises ``OSError(errno.X, why)``.
-    A driver whose region has no areas may leave ``mmap`` out.
     """
 
     @property
@@ -36,8 +35,12 @@ class VendorDriver(Protocol):
         """Let everything go: the last reference to the device fd is gone."""
 
 
-class MappableDriver(VendorDriver, Protocol):
-    """A vendor driver whose migration region has areas."""
+class VendorDriver(TrappedDriver, Protocol):
+    """One device: its registers, its data section, its reset.
+
+    This is all that a host asks of one.  Where nothing can be mapped, what a
+    `TrappedDriver` has is enough.
+    """
 
     def mmap(self, area: SparseMmapArea) -> tuple[int, int]:
         """Return the file descriptor behind an area, and the area's offset in it.

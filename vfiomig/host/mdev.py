@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from uuid import UUID
 
-    from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.host.device_ops import TrappedDriver
 
 # VFIO_DEVICE_API_*_STRING of linux/vfio.h
 DEVICE_APIS: Final = ("vfio-pci", "vfio-platform", "vfio-amba", "vfio-ccw", "vfio-ap")
@@ -53,7 +53,7 @@ class MdevType:
     """
 
     name: str
-    make_driver: Callable[[], VendorDriver]
+    make_driver: Callable[[], TrappedDriver]
     pretty_name: str | None = None
     description: str | None = None
     device_api: str = "vfio-pci"

@@ -26,7 +26,8 @@ class Bench(Protocol):
     def snapshot(self) -> bytes | memoryview:
         """Return all state that a migration must carry.
 
-        Neither device_state nor the session belongs to it.
+        Neither device_state nor the session belongs to it.  Taking it changes
+        nothing: a device whose clock ticks by itself does not tick for it.
         """
 
     def fail(self, on: str, code: int) -> None:

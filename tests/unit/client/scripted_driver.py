@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from vfiomig.client.conduct import QEMU_7_2, Conduct
-from vfiomig.client.recorder import HistoryLog, Recorder
+from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import find_migration_region
 from vfiomig.client.v1 import V1Client
 from vfiomig.host.device_fd import DeviceFd
@@ -158,10 +158,10 @@ class OpenDevice:
         conduct: Conduct = QEMU_7_2,
         vm_is_running: bool = False,
         name: str = "a",
-        log: HistoryLog | None = None,
+        log: HistoryWriter | None = None,
     ) -> None:
         self.driver = driver
-        self.log = log or HistoryLog()
+        self.log = log or HistoryWriter()
         self._fd = DeviceFd(driver)
         region = find_migration_region(self._fd)
         self.handle = Recorder(self._fd, region, self.log, device=name)

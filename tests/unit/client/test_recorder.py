@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import xxhash
 
-from vfiomig.client.recorder import HistoryLog, Recorder
+from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import FoundRegion
 from vfiomig.protocol.history import (
     Access,
@@ -60,8 +60,8 @@ class Handle:
             raise self.error
 
 
-def recorder_of(handle: Handle) -> tuple[Recorder, HistoryLog]:
-    log = HistoryLog()
+def recorder_of(handle: Handle) -> tuple[Recorder, HistoryWriter]:
+    log = HistoryWriter()
     return Recorder(handle, REGION, log, device="d"), log
 
 
@@ -180,7 +180,7 @@ def test_data_that_went_through_a_mapping_is_marked_unseen() -> None:
 
 
 def test_two_devices_share_one_order() -> None:
-    log = HistoryLog()
+    log = HistoryWriter()
     handle = Handle(answer=bytes(4))
     source = Recorder(handle, REGION, log, device="source/a")
     destination = Recorder(handle, REGION, log, device="destination/a")
@@ -203,7 +203,7 @@ HEADER = Header(recorded_by="a test", devices={"d": RegionShape(size=SIZE)})
 
 def test_what_is_written_is_a_history() -> None:
     lines: list[bytes] = []
-    log = HistoryLog(lines.append)
+    log = HistoryWriter(lines.append)
     log.begin(HEADER)
     recorder = Recorder(Handle(answer=bytes(4)), REGION, log, device="d")
     for _ in range(3):
@@ -217,7 +217,7 @@ def test_what_is_written_is_a_history() -> None:
 
 def test_lines_leave_in_batches_and_memory_does_not_grow() -> None:
     written: list[bytes] = []
-    log = HistoryLog(written.append)
+    log = HistoryWriter(written.append)
     most = 0
     for number in range(2000):
         log.append(Access("d", "read", number))
@@ -233,7 +233,7 @@ def test_lines_leave_in_batches_and_memory_does_not_grow() -> None:
 
 
 def test_without_a_place_to_write_to_the_records_are_kept() -> None:
-    log = HistoryLog()
+    log = HistoryWriter()
     log.begin(HEADER)
     for number in range(2000):
         log.append(Access("d", "read", number))
@@ -243,7 +243,7 @@ def test_without_a_place_to_write_to_the_records_are_kept() -> None:
 
 def test_flushing_twice_writes_nothing_twice() -> None:
     written: list[bytes] = []
-    log = HistoryLog(written.append)
+    log = HistoryWriter(written.append)
     log.append(Access("d", "reset"))
     log.flush()
     log.flush()

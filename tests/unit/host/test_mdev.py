@@ -14,7 +14,7 @@ from vfiomig.protocol.region import MigrationRegion
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.host.device_ops import TrappedDriver
 
 FIRST = UUID("83b8f4f2-509f-382f-3c1e-e6bfe0fa1001")
 SECOND = UUID("83b8f4f2-509f-382f-3c1e-e6bfe0fa1002")
@@ -47,7 +47,7 @@ def a_type(
     *,
     instances: int | Callable[[], int] | None = 4,
     units: int = 1,
-    make_driver: Callable[[], VendorDriver] = QuietDriver,
+    make_driver: Callable[[], TrappedDriver] = QuietDriver,
     probe: Callable[[MdevDevice], None] | None = None,
 ) -> MdevType:
     return MdevType(
@@ -256,7 +256,7 @@ def test_groups_are_numbered_from_the_lowest_free_one() -> None:
 
 
 def test_creating_makes_no_driver() -> None:
-    def make_driver() -> VendorDriver:
+    def make_driver() -> TrappedDriver:
         message = "a driver was made at create"
         raise AssertionError(message)
 
@@ -334,7 +334,7 @@ def test_a_second_open_is_ebusy_until_the_first_is_closed() -> None:
 
 
 def test_a_factory_that_raises_leaves_the_mdev_closed() -> None:
-    def make_driver() -> VendorDriver:
+    def make_driver() -> TrappedDriver:
         raise OSError(errno.EIO, "no power")
 
     _, device = an_mdev(a_type(make_driver=make_driver))

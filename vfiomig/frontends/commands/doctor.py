@@ -38,7 +38,7 @@ _STYLES: Final = {
     help="Read this tree instead of /sys; /dev/vfio is not looked at then.",
 )
 def doctor(uuid: str | None, sysfs_root: Path | None) -> int:
-    r"""Tell why a device can or cannot migrate, as far as sysfs and /dev/vfio know.
+    """Tell why a device can or cannot migrate, as far as sysfs and /dev/vfio know.
 
     UUID names one mdev; without it everything that is there is examined. What only
     the device fd could tell is listed as unknown.
@@ -46,7 +46,7 @@ def doctor(uuid: str | None, sysfs_root: Path | None) -> int:
     \b
     vfiomig doctor
     vfiomig doctor 83b8f4f2-509f-382f-3c1e-e6bfe0fa1001
-    """
+    """  # noqa: D301 -- click wants the character
     findings = examine(sysfs_root or _SYSFS, _DEV, uuid)
     if sysfs_root is not None:
         findings = [f for f in findings if f.about not in _OF_THIS_MACHINE]

@@ -52,7 +52,7 @@ def migrate(
     history_file: Path | None,
     stream_file: Path | None,
 ) -> int:
-    r"""Migrate devices live from a source to a destination, in virtual time.
+    """Migrate devices live from a source to a destination, in virtual time.
 
     SCENARIO is a TOML file: devices, workload, link, limits, faults, and the outcome
     that it expects. Without one, an accelerator that keeps working and a serial port
@@ -65,7 +65,7 @@ def migrate(
     vfiomig migrate
     vfiomig migrate --device driver.py:MyDriver
     vfiomig migrate slow-link.toml --html timeline.html
-    """
+    """  # noqa: D301 -- click wants the character
     what = load_scenario(scenario) if scenario is not None else builtin_scenario()
     what = with_targets(what, targets)
     with contextlib.ExitStack() as outputs:

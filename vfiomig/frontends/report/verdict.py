@@ -104,6 +104,8 @@ def source_condition(report: RunReport) -> str:
     """Say whether the source runs on after a failure, and how that is known."""
     if report.metrics.ended_at is None:
         return "the migration never began"
+    if report.metrics.resumed_at is not None:
+        return "by then the destination ran"
     if report.lost:
         return f"the source does not run on: {plain(listed(report.lost))}"
     unknown = [d.name for d in report.devices if d.digests.source_after_failure is None]

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 # (V1-SIZE-03; the number is AMB-06's).
 EMPTY_BUFFERS_LIMIT: Final = 16
 
+# So many buffers, so few bytes, and pending_bytes no less: a stopped device that does
+# not come to an end (V1-PEND-13).  One that says 1 until it is done (V1-PEND-08) may
+# still hand out 64 KiB in single bytes, or any amount in larger buffers.
+STALLED_BUFFERS_LIMIT: Final = 1 << 16
+STALLED_BYTES_LIMIT: Final = 1 << 20
+
 
 def save_buffer(region_size: int | None = None) -> Generator[Request, int, int]:
     """Save the current buffer and return its size.
@@ -63,10 +69,10 @@ def save_rest(
 
     Raises:
         VendorDriverError: as `save_buffer`; or buffer after buffer is empty although
-            bytes are pending.
+            bytes are pending; or tiny buffers come without end.
     """
-    empty = 0
-    pending = yield READ_PENDING_BYTES  # (a)
+    empty = stalled = moved = 0
+    pending = least = yield READ_PENDING_BYTES  # (a)
     while pending:
         size = yield from save_buffer(region_size)
         empty = 0 if size else empty + 1
@@ -79,6 +85,15 @@ def save_rest(
             )
             raise VendorDriverError(message)
         pending = yield READ_PENDING_BYTES  # (f)
+        stalled, moved = stalled + 1, moved + size
+        if pending < least:
+            least, stalled, moved = pending, 0, 0
+        elif stalled >= STALLED_BUFFERS_LIMIT and moved < STALLED_BYTES_LIMIT:
+            message = (
+                f"{stalled} buffers had {moved} bytes in all, "
+                f"and pending_bytes is still {pending:#x}"
+            )
+            raise VendorDriverError(message)
 
 
 def check_buffer(offset: int, size: int, region_size: int) -> None:

@@ -351,3 +351,28 @@ def test_an_invalid_target_is_never_written(
     else:
         with pytest.raises(UserApplicationError):
             session.send(current)
+
+
+def endless(size: int, pending: int, buffers: int) -> int:
+    """Answer a session with the same for ever; return how many buffers it took."""
+    session = save_rest()
+    request, taken = next(session), 0
+    while taken < buffers:
+        if request == PENDING:
+            answer = pending
+        elif request == SIZE:
+            answer = size
+        else:
+            answer = 0x1000
+        taken += isinstance(request, ReadData)
+        request = session.send(answer)
+    return taken
+
+
+def test_tiny_buffers_without_end_are_the_drivers_fault() -> None:
+    with pytest.raises(VendorDriverError, match="65536 buffers had 524288 bytes"):
+        endless(size=8, pending=8, buffers=70_000)
+
+
+def test_large_buffers_may_come_while_pending_bytes_says_1() -> None:
+    assert endless(size=0x1000, pending=1, buffers=70_000) == 70_000
