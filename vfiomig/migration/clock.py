@@ -23,10 +23,6 @@ class VirtualClock:
         """Let ``duration`` nanoseconds pass."""
         self.now += duration
 
-    def advance_to(self, moment: int) -> None:
-        """Wait until ``moment``, if that is still to come."""
-        self.now = max(self.now, moment)
-
 
 @dataclass(frozen=True, slots=True)
 class LinkModel:
@@ -70,12 +66,13 @@ class Channel:
 
     def send(self, size: int) -> None:
         """Date ``size`` bytes that are sent now."""
-        if self._end // self._bandwidth != self._sender.now or not self.sent:
-            self._end = self._sender.now * self._bandwidth
+        sender, bandwidth = self._sender, self._bandwidth
+        if self._end // bandwidth != sender.now or not self.sent:
+            self._end = sender.now * bandwidth
             self._stretches.append(_Stretch(self.sent, self._end))
         self.sent += size
         self._end += size * SECOND
-        self._sender.advance_to(self._end // self._bandwidth)
+        sender.now = self._end // bandwidth
 
     def receive(self, size: int) -> None:
         """Let the receiver have waited for the next ``size`` bytes."""
@@ -85,4 +82,6 @@ class Channel:
             stretches.popleft()
         first, began = stretches[0]
         left = (began + (self._received - first) * SECOND) // self._bandwidth
-        self._receiver.advance_to(left + self._latency)
+        arrived = left + self._latency
+        if arrived > self._receiver.now:
+            self._receiver.now = arrived

@@ -155,11 +155,12 @@ class Destination:
         yield from self._expect(rest, "the end of a PART section")
 
     def _load_end(self) -> Steps[None]:
-        head = yield from self._take(framing.SECTION_ID.size)
-        section = int.from_bytes(head, "big")
+        head = yield from self._take(framing.END_HEAD.size)
+        section, tag = framing.END_HEAD.unpack(head)
         device = self._opened(section)
-        while (tag := (yield from self._take_tag())) == VFIO_MIG_FLAG_DEV_DATA_STATE:
+        while tag == VFIO_MIG_FLAG_DEV_DATA_STATE:
             yield from self._load_data(device, (yield from self._take_tag()))
+            tag = yield from self._take_tag()
         if tag != VFIO_MIG_FLAG_END_OF_STATE:
             self._fail(f"unknown tag {tag:#x}")
         yield from self._expect(framing.section_foot(section), "a section's footer")

@@ -99,7 +99,11 @@ class _Lane:
             message = "a buffer to receive into must have room for a byte"
             raise ValueError(message)
         if self._filled:
-            return self._consume(buffer)
+            if buffer is not self._given and not self._is_posted(buffer):
+                self._refuse_another()
+            count, self._filled = self._filled, 0
+            self._release()
+            return count
         if self._finished:
             return 0
         if buffer.readonly:
@@ -123,16 +127,12 @@ class _Lane:
         self._filled = 0
         self._release()
 
-    def _consume(self, buffer: memoryview) -> int:
-        if buffer is not self._given and not self._is_posted(buffer):
-            message = (
-                f"{self._filled} bytes wait in another buffer: receive_into() goes on "
-                "with the buffer that it returned None for"
-            )
-            raise ValueError(message)
-        count, self._filled = self._filled, 0
-        self._release()
-        return count
+    def _refuse_another(self) -> NoReturn:
+        message = (
+            f"{self._filled} bytes wait in another buffer: receive_into() goes on "
+            "with the buffer that it returned None for"
+        )
+        raise ValueError(message)
 
     def _release(self) -> None:
         if self._posted is not None:

@@ -36,6 +36,8 @@ DATA_HEAD: Final = struct.Struct(">QQ")
 SECTION_ID: Final = struct.Struct(">I")
 # What follows the type of a PART section: its id, and the head of its one buffer.
 PART_HEAD: Final = struct.Struct(">IQQ")
+# And of an END section: its id, and the tag of what comes first.
+END_HEAD: Final = struct.Struct(">IQ")
 _INSTANCE_AND_VERSION: Final = struct.Struct(">II")
 _RETURN_PATH: Final = struct.Struct(">HHI")
 
