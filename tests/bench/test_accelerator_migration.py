@@ -43,7 +43,7 @@ def migrate_once() -> float:
 
 
 def test_an_accelerator_of_a_gibibyte() -> None:
-    memmove, whole = best_of(Memmove(), migrate_once, runs=5)
+    memmove, whole = best_of(Memmove(), migrate_once, runs=9)
     beside = f"({COPIES} copies x one memmove of 1 GiB)"
     show("1 GiB of accelerator", whole / (COPIES * memmove), 1.3, beside)
 
