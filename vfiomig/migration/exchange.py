@@ -25,9 +25,13 @@ _Result = TypeVar("_Result")
 
 
 class Send(NamedTuple):
-    """Send all of ``view``; answered with its size when the stream has taken it."""
+    """Send all of ``view``, and then all of ``more``.
+
+    Answered with their size when the stream has taken them.
+    """
 
     view: memoryview | bytes
+    more: tuple[memoryview | bytes, ...] = ()
 
 
 class Receive(NamedTuple):
@@ -76,6 +80,7 @@ class Party(Generic[_Result]):
         self._date_sent = outgoing.send if outgoing is not None else _undated
         self._date_received = incoming.receive if incoming is not None else _undated
         self._rest: memoryview | None = None  # of the step in hand
+        self._more: list[memoryview | bytes] = []  # what it sends behind that
         self._receives = False
         self._done = 0
         self._has_stalled = False
@@ -117,9 +122,13 @@ class Party(Generic[_Result]):
         if moved and moved < len(rest):
             self._rest = rest[moved:]
             rest.release()
-        else:
-            rest.release()
-            self._resume(self._steps.send, self._done)
+            return True
+        rest.release()
+        while self._more:
+            self._rest = memoryview(self._more.pop(0))
+            if len(self._rest):
+                return True
+        self._resume(self._steps.send, self._done)
         return True
 
     def wait_on(self, selector: selectors.BaseSelector) -> bool:
@@ -143,6 +152,7 @@ class Party(Generic[_Result]):
     def _resume(self, go_on: Callable[[Any], Step], answer: int | Exception) -> None:
         """Let the generator run to its next step."""
         self._rest, self._done = None, 0
+        self._more = []
         try:
             request = go_on(answer)
             while not len(request.view):  # nothing to move is done at once
@@ -162,6 +172,8 @@ class Party(Generic[_Result]):
         else:
             self._receives = request.__class__ is Receive
             self._rest = memoryview(request.view)
+            if request.__class__ is Send:
+                self._more = list(request.more)
 
     def _end(self) -> None:
         self.is_over = True

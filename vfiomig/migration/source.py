@@ -287,19 +287,23 @@ class Source:
     def _send_part(self, device: MigratingDevice, buffer: Buffer | None) -> Steps[None]:
         section = self._sections[device.name]
         head = framing.section_head(QEMU_VM_SECTION_PART, section)
+        foot = framing.END_OF_STATE + framing.section_foot(section)
         if buffer is None:
-            yield from self._send(head + framing.data_head(0))
+            yield from self._send(head + framing.data_head(0) + foot)
         else:
-            yield from self._send_buffer(device, buffer, head)
-        yield from self._send(framing.END_OF_STATE + framing.section_foot(section))
+            yield from self._send_buffer(device, buffer, head, foot)
 
     def _send_buffer(
-        self, device: MigratingDevice, buffer: Buffer, head: bytes = b""
+        self,
+        device: MigratingDevice,
+        buffer: Buffer,
+        head: bytes = b"",
+        foot: bytes = b"",
     ) -> Steps[None]:
-        yield from self._send(head + framing.data_head(buffer.size))
-        for view in buffer.views:
-            yield Send(view)
-        self._metrics.stream_bytes += buffer.size
+        """Send a buffer with what belongs in front of it and behind, in one step."""
+        head += framing.data_head(buffer.size)
+        yield Send(head, (*buffer.views, foot))
+        self._metrics.stream_bytes += len(head) + buffer.size + len(foot)
         self._observer.buffer_sent(device.name, buffer.size, self._clock.now)
 
     def _send(self, data: bytes) -> Steps[None]:
