@@ -15,7 +15,6 @@ from vfiomig.protocol.errors import DriverDiedError
 from vfiomig.protocol.history import (
     Access,
     AccessKind,
-    BenchEvent,
     Header,
     Record,
     encode,
@@ -142,10 +141,6 @@ class Recorder:
         """Record data that went through a mapping; ``offset`` is the region's."""
         kind: AccessKind = "read" if access == "read" else "write"
         self._add(Access(self._device, kind, offset, size, unseen=True))
-
-    def bench(self, event: BenchEvent) -> None:
-        """Record what was done to the device from behind."""
-        self._add(event)
 
     def _note(
         self,

@@ -52,8 +52,12 @@ class SimulatedDevice:
     client: V1Client
     log: HistoryWriter | None
     party: str
-    label: str
     _owed: int = field(default=0)  # work that is due, times SECOND
+
+    @property
+    def label(self) -> str:
+        """What a history calls it."""
+        return label_of(self.party, self.spec)
 
     def work(self, amount: int) -> None:
         """Let guest traffic reach the device.
@@ -117,6 +121,11 @@ class SimulatedDevice:
         death = DriverDiedError.of(self.driver, access, error)
         death.device = self.party, self.spec.name
         return death
+
+
+def label_of(party: str, spec: DeviceSpec) -> str:
+    """Name a device as a history does: there are two of each name."""
+    return f"{party}/{spec.name}"
 
 
 class Machine:
@@ -194,7 +203,6 @@ class Machine:
         self, spec: DeviceSpec, fd: DeviceFd, driver: TrappedDriver
     ) -> SimulatedDevice:
         """Find the device's region and give a client the handle that it drives."""
-        label = f"{self.party}/{spec.name}"
         handle: DeviceHandle = fd
         cost = (
             self._scenario.source_access_cost
@@ -208,6 +216,7 @@ class Machine:
             raise
         recorder = None
         if self._log is not None:
+            label = label_of(self.party, spec)
             handle = recorder = Recorder(handle, region, self._log, device=label)
         if cost:
             handle = TimedHandle(handle, self.clock, cost)
@@ -226,7 +235,6 @@ class Machine:
             client=client,
             log=self._log,
             party=self.party,
-            label=label,
         )
 
 

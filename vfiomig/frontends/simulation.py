@@ -34,7 +34,8 @@ from vfiomig.protocol.history import Header, RegionShape
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vfiomig.frontends.scenario import Scenario
+    from vfiomig.frontends.scenario import Fault, Scenario
+    from vfiomig.frontends.simulated_machine import SimulatedDevice
     from vfiomig.migration.side import Ending
     from vfiomig.migration.transport.base import ByteStream
 
@@ -244,12 +245,11 @@ class _Run(Unobserved):
         number: int | None = None,
         device: str | None = None,
     ) -> None:
-        machine = self._source if party == "source" else self._destination
         for place, fault in enumerate(self._scenario.faults):
             if (
                 (fault.party, fault.at, fault.number) == (party, at, number)
             ) and device in (None, fault.device):
-                machine.device(fault.device).fail(fault.on, fault.code)
+                self._device_of(fault).fail(fault.on, fault.code)
                 self._armed.add(place)
 
     # -- watching ------------------------------------------------------------------
@@ -348,11 +348,14 @@ class _Run(Unobserved):
             ScenarioError: naming the fault.
         """
         for number, fault in enumerate(self._scenario.faults):
-            machine = self._source if fault.party == "source" else self._destination
-            if machine.device(fault.device).bench.fail is None:
+            if self._device_of(fault).bench.fail is None:
                 self.close()
                 place = f"fault[{number}].device"
                 raise self._wrong(place, f"{fault.device} has no fail()")
+
+    def _device_of(self, fault: Fault) -> SimulatedDevice:
+        machine = self._source if fault.party == "source" else self._destination
+        return machine.device(fault.device)
 
     def _require_link_faults(self, outcome: Outcome) -> None:
         """Refuse a scenario that breaks the stream behind its end.

@@ -186,7 +186,7 @@ def test_two_devices_share_one_order() -> None:
     destination = Recorder(handle, REGION, log, device="destination/a")
     source.pread(4, BASE)
     destination.pread(4, BASE)
-    source.bench(BenchEvent("source/a", "work", amount=3))
+    log.append(BenchEvent("source/a", "work", amount=3))
     destination.unseen("write", 0x1000, 8)
     source.close()
     assert [record.device for record in log.records] == [
