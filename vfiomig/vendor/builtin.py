@@ -130,7 +130,7 @@ def _make_accelerator(
     if section is None:
         # Large buffers cost less a byte, as long as a cache holds two of them; small
         # ones let a small memory have rounds.
-        section = max(512 << 10, min(2 << 20, memory // 64 // PAGE_SIZE * PAGE_SIZE))
+        section = max(512 << 10, min(4 << 20, memory // 64 // PAGE_SIZE * PAGE_SIZE))
     model = AcceleratorModel(memory, spread=spread)
     return ReferenceDriver(model, section=section, data_section=data_section)
 

@@ -67,6 +67,7 @@ class ReferenceDriver:
             raise ValueError(message)
         self.model = model
         self._section = DataSection(section)
+        self._clear_section()  # the pages are there from the start
         share = int(section * _MAPPED_PART[data_section])
         self.migration_region: MigrationRegion = self._section.region(
             mapped=-(-share // PAGE) * PAGE
@@ -128,7 +129,7 @@ class ReferenceDriver:
         self._end_sessions()
         self.model.power_on()
         self._faults.clear()
-        self._section.view[:] = bytes(self._section.size)
+        self._clear_section()
         self._set_state(DEFAULT_STATE)
 
     def close(self) -> None:
@@ -238,6 +239,9 @@ class ReferenceDriver:
             self._saving = SavingSession(self.model, view, running=running)
         elif not running:
             self._saving.stop()
+
+    def _clear_section(self) -> None:
+        self._section.view[:] = bytes(self._section.size)
 
     def _end_sessions(self) -> None:
         if self._saving is not None:
