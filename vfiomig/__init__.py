@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from vfiomig.conformance.library import NonConformingError, check_vendor_driver
     from vfiomig.host.device_ops import VendorDriver
     from vfiomig.protocol.bench import Bench
     from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
@@ -23,11 +24,13 @@ __all__ = [
     "Bench",
     "DataSection",
     "MigrationRegion",
+    "NonConformingError",
     "Register",
     "RegisterBank",
     "SparseMmapArea",
     "VendorDriver",
     "__version__",
+    "check_vendor_driver",
 ]
 
 # Where each public name lives.  The table is the whole of the public surface.
@@ -35,10 +38,12 @@ _HOMES: Final = {
     "Bench": "vfiomig.protocol.bench",
     "DataSection": "vfiomig.vendor.data_section",
     "MigrationRegion": "vfiomig.protocol.region",
+    "NonConformingError": "vfiomig.conformance.library",
     "Register": "vfiomig.protocol.v1.registers",
     "RegisterBank": "vfiomig.vendor.register_bank",
     "SparseMmapArea": "vfiomig.protocol.region",
     "VendorDriver": "vfiomig.host.device_ops",
+    "check_vendor_driver": "vfiomig.conformance.library",
 }
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from vfiomig import __version__
+from vfiomig.conformance.conversation.steps import TokenError
+from vfiomig.conformance.judge import UnknownDeviceError
 from vfiomig.conformance.target import TargetError, TargetStartError
+from vfiomig.frontends.baseline import BaselineError
+from vfiomig.frontends.commands.check import check
 from vfiomig.frontends.commands.doctor import doctor
+from vfiomig.frontends.commands.judge import judge
 from vfiomig.frontends.commands.migrate import migrate
+from vfiomig.frontends.commands.replay import replay
+from vfiomig.frontends.commands.rules import rules
 from vfiomig.frontends.exit_codes import (
     DONE,
     INTERRUPTED,
@@ -17,6 +26,16 @@ from vfiomig.frontends.exit_codes import (
 )
 from vfiomig.frontends.scenario import ScenarioError
 from vfiomig.protocol.errors import VfiomigError
+from vfiomig.protocol.history import HistoryError
+
+_MISUSES: Final = (
+    BaselineError,
+    HistoryError,
+    ScenarioError,
+    TargetError,
+    TokenError,
+    UnknownDeviceError,
+)
 
 
 @click.group(
@@ -36,7 +55,11 @@ def vfiomig() -> None:
 
 
 vfiomig.add_command(migrate)
+vfiomig.add_command(check)
+vfiomig.add_command(replay)
 vfiomig.add_command(doctor)
+vfiomig.add_command(judge)
+vfiomig.add_command(rules)
 
 
 def run_command() -> tuple[int, str]:
@@ -50,7 +73,7 @@ def run_command() -> tuple[int, str]:
         return MISUSE, " ".join(error.format_message().split()) + hint
     except click.Abort:
         return INTERRUPTED, "interrupted"
-    except (ScenarioError, TargetError) as error:
+    except _MISUSES as error:
         return MISUSE, str(error)
     except TargetStartError as error:
         return NOT_STARTED, str(error)

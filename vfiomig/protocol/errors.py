@@ -52,6 +52,10 @@ class DriverDiedError(VendorDriverError):
         self.where = where
         self.error = error
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, str]]:
+        """Cross from a worker to its parent: by default the message alone would."""
+        return type(self), (self.access, self.where, self.error)
+
     @classmethod
     def of(cls, driver: object, access: str, error: BaseException) -> Self:
         """Make it of what a call into ``driver`` raised."""

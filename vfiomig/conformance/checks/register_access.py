@@ -1,0 +1,333 @@
+"""Checks of the widths and places of register accesses, and of what they leave alone.
+
+Rule 1: what owes to change nothing, and what excuses a refusal, is in `standing`.
+
+Rule 2: a write of half a register is undefined, so what it may have left behind is
+judged only by the rule that forbids it to leave anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vfiomig.conformance.moment import Kind
+from vfiomig.conformance.ruling import HELD, Broken, witness
+from vfiomig.conformance.standing import ReadBack, Refusals, Standing, register_name
+from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
+from vfiomig.protocol.v1.states import DeviceState
+
+if TYPE_CHECKING:
+    from vfiomig.conformance.moment import Moment
+    from vfiomig.conformance.ruling import Remembering, Ruling
+
+_STATE: Final = Kind.READ_DEVICE_STATE
+_DATA: Final = (Kind.READ_DATA, Kind.WRITE_DATA)
+_BUFFER: Final = (Kind.READ_DATA_OFFSET, Kind.READ_DATA_SIZE, Kind.READ_DATA)
+_ODD: Final = (Kind.READ_ODD, Kind.WRITE_ODD)
+_READ_ONLY: Final = (Kind.WRITE_PENDING_BYTES, Kind.WRITE_DATA_OFFSET)
+_NATIVE: Final = tuple(
+    Kind(f"{access} {register.value}")
+    for access in ("read", "write")
+    for register in Register
+)
+
+
+def native_width(moment: Moment) -> Ruling | None:
+    """Every access of registers has the native width and place.
+
+    Premise: the user application accessed at least one byte of them, whatever came of
+    it (V1-ACC-01).
+    """
+    if moment.kind not in _ODD:
+        return HELD
+    if not moment.size:
+        return None
+    return Broken(
+        expected="a whole register at its own width",
+        actual=moment.text,
+        witnesses=(witness(moment),),
+        because=(
+            "the registers are 4 bytes at 0x0 and 0x4, 8 bytes at 0x8, 0x10 and 0x18;",
+            f"however, A is an access of {_place(moment)}: a contradiction.",
+        ),
+    )
+
+
+def other_widths_refused(moment: Moment) -> Ruling | None:
+    """Any other width or place of a register access fails.
+
+    Premise: the driver saw it and lived, and it was no read of several whole registers
+    (V1-ACC-02).
+    """
+    return None if _has_whole_registers(moment) else _refusal_of(moment)
+
+
+def many_registers_at_once_refused(moment: Moment) -> Ruling | None:
+    """Any read of several whole registers at once fails.
+
+    Premise: the driver saw it and lived (AMB-31).
+    """
+    return _refusal_of(moment) if _has_whole_registers(moment) else None
+
+
+def _refusal_of(moment: Moment) -> Ruling | None:
+    if moment.died or moment.unseen or not moment.size:
+        return None
+    if moment.errno:
+        return HELD
+    return Broken(
+        expected="an error, EINVAL by custom",
+        actual=f"{moment.text}, without an error",
+        witnesses=(witness(moment),),
+        because=(
+            "the registers are 4 bytes at 0x0 and 0x4, 8 bytes at 0x8, 0x10 and 0x18;",
+            f"however, A, of {_place(moment)}, succeeded: a contradiction.",
+        ),
+    )
+
+
+def _place(moment: Moment) -> str:
+    unit = "byte" if moment.size == 1 else "bytes"
+    return f"{moment.size} {unit} at {moment.offset:#x}"
+
+
+def _has_whole_registers(moment: Moment) -> bool:
+    """Tell whether a read has two registers or more, and none of them in part."""
+    end = moment.offset + moment.size
+    ends = [register.offset + register.width for register in Register]
+    within = [
+        register
+        for register in Register
+        if moment.offset <= register.offset and register.offset + register.width <= end
+    ]
+    return (
+        moment.kind is Kind.READ_ODD
+        and any(moment.offset == register.offset for register in Register)
+        and (end in ends or end > REGISTERS_SIZE)
+        and len(within) >= 2
+    )
+
+
+def other_widths_change_nothing() -> Remembering:
+    """No access at any other width changes state or buffer, or kills the driver.
+
+    Premise: the values were read before it, and are read again before anything that
+    may change them (V1-ACC-03).
+    """
+    standing = Standing(_STATE, Kind.READ_RESERVED, *_BUFFER)
+    ruling: Ruling | None = None
+    while True:
+        moment = yield ruling
+        is_odd = moment.kind in _ODD and moment.size > 0 and not moment.unseen
+        ruling = standing.follow(moment, is_suspect=is_odd)
+        if is_odd and moment.died:
+            ruling = _crash(moment)
+
+
+def _crash(moment: Moment) -> Broken:
+    return Broken(
+        expected="an error, and the driver lives",
+        actual=moment.text,
+        witnesses=(witness(moment),),
+        because=(
+            "an access of a width that no register has owes to change nothing;",
+            "however, the driver died of A: a contradiction.",
+        ),
+    )
+
+
+def whole_or_error(moment: Moment) -> Ruling | None:
+    """Every access at the native width moves the whole register, or fails.
+
+    Premise: the driver saw it and lived (V1-ACC-04).
+    """
+    if moment.died or moment.unseen:
+        return None
+    if moment.errno or moment.ok:
+        return HELD
+    return Broken(
+        expected=f"{moment.size} bytes, or an error",
+        actual=f"{moment.moved} bytes",
+        witnesses=(witness(moment),),
+        because=(
+            f"{register_name(moment.kind)} has {moment.size} bytes;",
+            f"however, A moved {moment.moved} bytes, without an error: "
+            "a contradiction.",
+        ),
+    )
+
+
+def registers_trapped(moment: Moment) -> Ruling | None:
+    """No area that may be mapped has a byte of the registers.
+
+    Premise: the device was opened (V1-ACC-05).
+    """
+    for offset, size in moment.region.areas:
+        if offset < REGISTERS_SIZE and size:
+            return Broken(
+                expected=f"areas from {REGISTERS_SIZE:#x} on",
+                actual=f"an area of {size:#x} bytes at {offset:#x}",
+                witnesses=(witness(moment),),
+                because=(
+                    f"the first {REGISTERS_SIZE:#x} bytes of the region are trapped;",
+                    f"however, A offers to map {size:#x} bytes at {offset:#x}: "
+                    "a contradiction.",
+                ),
+            )
+    return HELD
+
+
+def device_state_always_readable() -> Remembering:
+    """device_state can be read in every state, and reading it leaves the buffer.
+
+    Premise: the driver lived, and had no error of a session to report (V1-ACC-06).
+    """
+    standing, refusals = Standing(*_BUFFER), Refusals()
+    ruling: Ruling | None = None
+    while True:
+        moment = yield ruling
+        is_read = moment.kind is _STATE
+        ruling = standing.follow(moment, is_suspect=is_read)
+        if is_read:
+            ruling = refusals.judge(moment) or ruling or (HELD if moment.ok else None)
+
+
+def reserved_reads_zero() -> Remembering:
+    """Reserved reads as zero.
+
+    Premise: the driver lived and had no error of a session to report, and the user
+    application never wrote parts of the register (V1-ACC-07).
+    """
+    refusals, is_spoiled = Refusals(), False
+    ruling: Ruling | None = None
+    while True:
+        moment = yield ruling
+        ruling = None
+        if moment.kind is Kind.WRITE_ODD:
+            is_spoiled = is_spoiled or _touches_reserved(moment)
+        elif moment.value is None:
+            ruling = refusals.judge(moment)
+        elif not moment.value:
+            ruling = refusals.judge(moment) or HELD
+        elif not is_spoiled:
+            ruling = Broken(
+                expected="reserved = 0x0",
+                actual=f"reserved = {moment.value:#x}",
+                witnesses=(witness(moment),),
+                because=(
+                    "reserved reads as zero, whatever was written to it;",
+                    f"however, A has reserved = {moment.value:#x}: a contradiction.",
+                ),
+            )
+
+
+def _touches_reserved(moment: Moment) -> bool:
+    reserved = Register.RESERVED
+    end = reserved.offset + reserved.width
+    return moment.offset < end and moment.offset + moment.size > reserved.offset
+
+
+def reserved_writes_ignored() -> Remembering:
+    """Any write to the reserved register succeeds and changes none.
+
+    Premise: the driver lived and had no error of a session to report; the other values
+    were read before, and are read again before anything that may change them.  The
+    register itself must not show what was written to it (V1-ACC-08).
+    """
+    standing, refusals = Standing(_STATE, *_BUFFER), Refusals()
+    written: Moment | None = None
+    ruling: Ruling | None = None
+    while True:
+        moment = yield ruling
+        is_write = moment.kind is Kind.WRITE_RESERVED
+        ruling = standing.follow(moment, is_suspect=is_write)
+        if is_write:
+            ruling = refusals.judge(moment) or ruling or (HELD if moment.ok else None)
+            written = moment if moment.value else None
+        elif moment.kind is Kind.READ_RESERVED and moment.value is not None:
+            # What it showed before it was written is another rule's matter.
+            ruling = _stored(written, moment) if written is not None else None
+            written = None if moment.value else written
+        elif moment.kind is Kind.WRITE_ODD:
+            written = None
+
+
+def _stored(written: Moment, moment: Moment) -> Ruling | None:
+    if not moment.value:
+        return HELD
+    if moment.value != written.value:
+        return None
+    return Broken(
+        expected="reserved = 0x0",
+        actual=f"reserved = {moment.value:#x}",
+        witnesses=(witness(written), witness(moment)),
+        because=(
+            "A writes to reserved, which is ignored;",
+            f"however, B has reserved = {moment.value:#x}, which A wrote: "
+            "a contradiction.",
+        ),
+    )
+
+
+def read_only_registers_stay() -> Remembering:
+    """No write to pending_bytes or data_offset changes them, or state or buffer.
+
+    Premise: the values were read before, and are read again before anything that may
+    change them.  pending_bytes is held to it only while the device is stopped, and only
+    to not taking the very value that was written (V1-ACC-09).
+    """
+    standing = Standing(_STATE, *_BUFFER)
+    spoils = (*_ODD, Kind.WRITE_RESERVED, Kind.WRITE_DATA_SIZE)
+    moves = (Kind.WRITE_DEVICE_STATE, Kind.RESET)
+    pending = ReadBack("pending_bytes", *spoils, *moves, *_BUFFER)
+    offset = ReadBack("data_offset", *spoils, *moves, Kind.READ_PENDING_BYTES)
+    ruling: Ruling | None = None
+    while True:
+        moment = yield ruling
+        position = moment.position
+        is_stopped = position.state == DeviceState.STOP_AND_COPY
+        found = (
+            standing.follow(moment, is_suspect=moment.kind in _READ_ONLY),
+            pending.follow(moment, is_owed=is_stopped),
+            offset.follow(moment, is_owed=position.is_saving),
+        )
+        rulings = [each for each in found if each is not None]
+        broken = [each for each in rulings if isinstance(each, Broken)]
+        ruling = next(iter(broken or rulings), None)
+
+
+def dead_space_harmless() -> Remembering:
+    """No access between the registers and the data changes state or buffer.
+
+    Premise: it ends before the current buffer begins; the values were read before, and
+    are read again before anything that may change them (V1-ACC-10).
+    """
+    standing = Standing(_STATE, *_BUFFER)
+    ruling: Ruling | None = None
+    while True:
+        moment = yield ruling
+        buffer = moment.position.buffer
+        is_dead_space = (
+            moment.kind in _DATA
+            and not moment.unseen
+            and buffer is not None
+            and moment.offset + moment.size <= buffer.offset
+        )
+        ruling = standing.follow(moment, is_suspect=is_dead_space)
+
+
+_WATCHED: Final = (*_NATIVE, *_ODD, *_DATA, Kind.RESET, Kind.FAIL)
+
+CHECKS: Final = {
+    native_width: (*_NATIVE, *_ODD),
+    other_widths_refused: _ODD,
+    many_registers_at_once_refused: (Kind.READ_ODD,),
+    other_widths_change_nothing: _WATCHED,
+    whole_or_error: _NATIVE,
+    registers_trapped: (Kind.OPEN,),
+    device_state_always_readable: _WATCHED,
+    reserved_reads_zero: (Kind.READ_RESERVED, Kind.WRITE_ODD),
+    reserved_writes_ignored: _WATCHED,
+    read_only_registers_stay: _WATCHED,
+    dead_space_harmless: _WATCHED,
+}

@@ -1,0 +1,1 @@
+"""Conversing with drivers: steps, what performs them, where they come from."""

@@ -1,0 +1,243 @@
+"""What only a bench can judge: states, regions and bytes held against each other.
+
+Premise of all of it: whatever made a stream or a load worthless as evidence (a fault,
+a failed access, the user application's own fault) rules the comparison out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vfiomig.conformance.conversation.stream import Stream, rule_for, rules_about
+from vfiomig.conformance.ruling import HELD, Broken, Ruling, Witness
+from vfiomig.protocol.history import BenchEvent
+from vfiomig.protocol.v1.states import DeviceState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vfiomig.conformance.conversation.session import Session
+    from vfiomig.protocol.history import Record
+
+_OF_DESTINATION: Final = {"destination had resumed before", "destination had a state"}
+
+# A stopped device that gave so many times its state, and this much more in so many
+# buffers, does not come to an end (V1-PEND-13).
+_STATE_FACTOR: Final = 256
+_SLACK: Final = 2048
+_BUFFERS_OF_NO_END: Final = 64
+
+
+class Comparison:
+    """The rulings of one conversation, by rule, with the record that they follow."""
+
+    def __init__(self, rule_ids: Mapping[str, str], records: list[Record]) -> None:
+        self._rule_ids = rule_ids
+        self._records = records
+        self.rulings: list[tuple[str, Ruling, int]] = []
+        self._work_shows = False
+
+    def keeps(self, origin: str) -> None:
+        """Rule that a rule was kept."""
+        rule = self._rule_ids.get(origin)
+        if rule is not None:
+            self.rulings.append((rule, HELD, len(self._records)))
+
+    def breaks(
+        self, origin: str, session: Session, *, expected: str, actual: str
+    ) -> None:
+        """Rule that it was broken by the last record."""
+        rule = self._rule_ids.get(origin)
+        if rule is None:
+            return
+        at = len(self._records)
+        last = self._records[-1]
+        what = last.bench if isinstance(last, BenchEvent) else last.access
+        broken = Broken(
+            expected=expected,
+            actual=actual,
+            witnesses=(Witness(at, f"{session.device.name}: {what}"),),
+            because=(f"however, {actual}: a contradiction.",),
+        )
+        self.rulings.append((rule, broken, at))
+
+    def decides(
+        self, origin: str, session: Session, *, kept: bool, expected: str, actual: str
+    ) -> None:
+        """Rule one or the other."""
+        if kept:
+            self.keeps(origin)
+        else:
+            self.breaks(origin, session, expected=expected, actual=actual)
+
+    # -- migrations --------------------------------------------------------------------
+
+    def load_refused(self, session: Session, stream: Stream | None) -> None:
+        """Judge that a chunk of a whole stream was refused."""
+        if stream is None or not stream.is_evidence or "fault" in session.past:
+            return
+        self.breaks(
+            rule_for(_features(session, stream)),
+            session,
+            expected="every chunk is taken, in the order and the sizes of the source",
+            actual=f"chunk {len(session.loaded or ())} of the source was refused",
+        )
+
+    def refused(self, session: Session, stream: Stream | None) -> None:
+        """Judge that RUNNING was refused at the end of RESUMING."""
+        if _damage(session):
+            self.keeps("V1-TRANS-27")
+        whole = _whole(session, stream)
+        if whole is None:
+            return
+        self.breaks(
+            rule_for(_features(session, whole)),
+            session,
+            expected=f"RUNNING, after all {len(whole.chunks)} chunks of the source",
+            actual="the write to device_state failed",
+        )
+
+    def resumed(
+        self, session: Session, stream: Stream | None, snapshot: str | None
+    ) -> None:
+        """Judge a device that left RESUMING for RUNNING: it is what was loaded."""
+        if stream is None or snapshot is None or stream.snapshot is None:
+            return
+        is_equal = snapshot == stream.snapshot
+        damage = _damage(session)
+        if damage and stream.is_evidence:
+            what = f"an error, or the source's state: the stream was {damage}"
+            actual = "RUNNING, in another state than the source's"
+            origin = "V1-RES-08" if damage == "foreign" else "V1-TRANS-27"
+            self.decides(origin, session, kept=is_equal, expected=what, actual=actual)
+        whole = _whole(session, stream)
+        if whole is None:
+            return
+        features = _features(session, whole)
+        if not is_equal:
+            self.breaks(
+                rule_for(features),
+                session,
+                expected=f"the source's state at stop, {stream.snapshot}",
+                actual=f"the destination's state is {snapshot}",
+            )
+            return
+        for origin in rules_about(features):
+            self.keeps(origin)
+        if len(whole.chunks) > 1:
+            self.keeps("V1-RES-10")
+        if any(len(chunk) % 8 for chunk in whole.chunks):
+            self.keeps("V1-SIZE-10")
+
+    # -- the device by itself ----------------------------------------------------------
+
+    def opened_again(self, session: Session, state: int | None, fresh: str) -> None:
+        """Judge a device that was opened after another session was closed."""
+        for origin in ("V1-STATE-02", "V1-RST-06"):
+            self.decides(
+                origin,
+                session,
+                kept=state == DeviceState.RUNNING,
+                expected="device_state = RUNNING in a new session",
+                actual=f"device_state = {state:#x}"
+                if state is not None
+                else "an error",
+            )
+        if fresh and session.power_on is not None:
+            self.decides(
+                "V1-RST-06",
+                session,
+                kept=session.power_on == fresh,
+                expected=f"the state of a fresh device, {fresh}",
+                actual=f"the state is {session.power_on}",
+            )
+
+    def was_reset(self, session: Session, snapshot: str, fresh: str) -> None:
+        """Judge the state behind a reset."""
+        self.decides(
+            "V1-RST-04",
+            session,
+            kept=snapshot == fresh,
+            expected=f"after the reset the state of a fresh device, {fresh}",
+            actual=f"the state is {snapshot}",
+        )
+
+    def worked(self, session: Session, *, changed: bool) -> None:
+        """Judge what work did: it reaches a device that runs, and no other."""
+        if not session.is_running:
+            self.keeps("V1-USER-02")
+        elif session.state == DeviceState.RUNNING:
+            self._work_shows |= changed
+        elif self._work_shows:
+            self.decides(
+                "V1-STATE-03",
+                session,
+                kept=changed,
+                expected="in pre-copy the device runs: work changes its state",
+                actual="work that shows in RUNNING does not show in pre-copy",
+            )
+
+    def region_asked_again(self, session: Session) -> None:
+        """Ask for the region another time, and judge its size and areas."""
+        is_same = session.device.region_is_same()
+        self.decides(
+            "V1-DISC-06",
+            session,
+            kept=is_same,
+            expected="size and areas as when the device was opened",
+            actual="the region is another one",
+        )
+
+    def mapped(self, session: Session, *, is_same: bool, size: int) -> None:
+        """Judge the bytes of a read() against those of the mapping."""
+        self.decides(
+            "V1-MMAP-05",
+            session,
+            kept=is_same,
+            expected=f"by read() the {size} bytes that the mapping shows",
+            actual="they are others",
+        )
+
+    def has_no_end(self, session: Session) -> bool:
+        """Tell, and rule, that a stopped device does not come to an end."""
+        state, stream = session.device.snapshot_size, session.stream
+        if session.is_running or state is None or stream is None or stream.is_tainted:
+            return False
+        if len(stream.chunks) - stream.precopied < _BUFFERS_OF_NO_END:
+            return False
+        if stream.size <= _STATE_FACTOR * state + _SLACK + stream.precopied_size:
+            return False
+        self.saved(session, has_ended=False)
+        return True
+
+    def saved(self, session: Session, *, has_ended: bool) -> None:
+        """Judge whether a stopped device came to an end."""
+        self.decides(
+            "V1-PEND-13",
+            session,
+            kept=has_ended,
+            expected="pending_bytes = 0 after finitely many buffers",
+            actual="a stream far larger than the state, and no end of it",
+        )
+
+
+def _features(session: Session, stream: Stream) -> set[str]:
+    past = session.past & _OF_DESTINATION
+    return stream.features | session.load_features | past
+
+
+def _damage(session: Session) -> str:
+    for feature in session.load_features:
+        if feature.startswith("damaged: "):
+            return feature.removeprefix("damaged: ")
+    return ""
+
+
+def _whole(session: Session, stream: Stream | None) -> Stream | None:
+    """Return the stream that a device was given, if it was all of it."""
+    if stream is None or not stream.is_evidence or session.load_failed:
+        return None
+    if "fault" in session.past or _damage(session):
+        return None
+    given = [chunk for chunk in stream.chunks if chunk]
+    return stream if session.loaded == given else None

@@ -1,0 +1,219 @@
+"""One device under test, open: each access is recorded and judged as it happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import xxhash
+
+from vfiomig.client.region import find_migration_region
+from vfiomig.host.device_fd import DeviceFd
+from vfiomig.protocol.bench import bench_of
+from vfiomig.protocol.errors import DriverDiedError
+from vfiomig.protocol.history import Access, BenchEvent, Record, RegionShape, shown
+from vfiomig.uapi.ioctl import VFIO_DEVICE_RESET
+
+if TYPE_CHECKING:
+    import mmap as _mmap
+    from collections.abc import Callable
+
+    Begin = Callable[[str, int, int], None]
+
+    from vfiomig.host.device_ops import TrappedDriver
+    from vfiomig.protocol.v1.registers import Register
+
+_Answer = TypeVar("_Answer")
+
+# What an access came to where the device answered with an errno, or less than all.
+FAILED: Final = None
+
+
+class DeviceUnderTest:
+    """A fresh driver behind a device fd.
+
+    ``note`` is given each record as soon as it is known; ``begin`` is told of each
+    access before it is made, by name, offset and size.  Failures of the device are
+    answers (``None``, ``False``); only its death is an exception, `DriverDiedError`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        driver: TrappedDriver,
+        note: Callable[[Record], None],
+        begin: Begin,
+    ) -> None:
+        self.name = name
+        self._note = note
+        self._begin = begin
+        self._fd = DeviceFd(driver)
+        region = find_migration_region(self._fd)
+        self._base = region.offset
+        self.size = region.size
+        self.areas = region.areas
+        self.bench = bench_of(driver)
+        self._mappings: dict[int, _mmap.mmap] = {}
+        self.snapshot_size: int | None = None  # bytes, once one was taken
+        self.is_open = True
+
+    @property
+    def shape(self) -> RegionShape:
+        """The region as a history's header has it."""
+        return RegionShape(
+            size=self.size, areas=tuple((a[0], a[1]) for a in self.areas)
+        )
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        """Read from the region; None where not all of it came."""
+        self._begin("read", offset, size)
+        try:
+            data = self._fd.pread(size, self._base + offset)
+        except OSError as error:
+            self._note(Access(self.name, "read", offset, size, "", error.errno or 0))
+            return FAILED
+        except DriverDiedError:
+            self._note(Access(self.name, "read", offset, size, died=True))
+            raise
+        value = shown(offset, data) if data else ""
+        moved = None if len(data) == size else len(data)
+        self._note(Access(self.name, "read", offset, size, value, moved=moved))
+        return data if moved is None else FAILED
+
+    def write(self, offset: int, data: bytes) -> bool:
+        """Write to the region; tell whether the device took it."""
+        value = shown(offset, data)
+        size = len(data)
+        self._begin("write", offset, size)
+        try:
+            self._fd.pwrite(data, self._base + offset)
+        except OSError as error:
+            code = error.errno or 0
+            self._note(Access(self.name, "write", offset, size, value, code))
+            return False
+        except DriverDiedError:
+            self._note(Access(self.name, "write", offset, size, value, died=True))
+            raise
+        self._note(Access(self.name, "write", offset, size, value))
+        return True
+
+    def read_register(self, register: Register) -> int | None:
+        """Read a register at its native width."""
+        data = self.read(register.offset, register.width)
+        return None if data is None else int.from_bytes(data, "little")
+
+    def write_register(self, register: Register, value: int) -> bool:
+        """Write a register at its native width."""
+        return self.write(register.offset, value.to_bytes(register.width, "little"))
+
+    def read_mapped(self, offset: int, size: int) -> bytes | None:
+        """Read through mappings; None where a byte of it is not in an area."""
+        pieces = []
+        while size:
+            number = self._area_at(offset)
+            mapping = self._mapping(number) if number is not None else None
+            if number is None or mapping is None:
+                return None
+            area = self.areas[number]
+            count = min(size, area.offset + area.size - offset)
+            self._note(Access(self.name, "read", offset, count, unseen=True))
+            start = offset - area.offset
+            pieces.append(mapping[start : start + count])
+            offset, size = offset + count, size - count
+        return b"".join(pieces)
+
+    def reset(self) -> bool:
+        """VFIO_DEVICE_RESET; tell whether it succeeded."""
+        self._begin("reset", 0, 0)
+        try:
+            self._fd.ioctl(VFIO_DEVICE_RESET())
+        except OSError as error:
+            self._note(Access(self.name, "reset", errno=error.errno or 0))
+            return False
+        except DriverDiedError:
+            self._note(Access(self.name, "reset", died=True))
+            raise
+        self._note(Access(self.name, "reset"))
+        return True
+
+    def close(self) -> None:
+        """Close the device, whatever state it is in; again does nothing."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._begin("close", 0, 0)
+        for mapping in self._mappings.values():
+            mapping.close()
+        try:
+            self._fd.close()
+        except OSError as error:
+            self._note(Access(self.name, "close", errno=error.errno or 0))
+        except DriverDiedError:
+            self._note(Access(self.name, "close", died=True))
+            raise
+        else:
+            self._note(Access(self.name, "close"))
+
+    def region_is_same(self) -> bool:
+        """Ask for the region once more; tell whether it is what it was."""
+        region = find_migration_region(self._fd)
+        return (region.size, region.areas) == (self.size, self.areas)
+
+    # -- from behind -------------------------------------------------------------------
+
+    def work(self, amount: int) -> None:
+        """Let guest traffic reach the device."""
+        if self.bench.work is not None:
+            self._behind("work", self.bench.work, amount)
+            self._note(BenchEvent(self.name, "work", amount=amount))
+
+    def snapshot(self) -> str | None:
+        """Return a digest of the state that must migrate; None where none is told."""
+        if self.bench.snapshot is None:
+            return None
+        state = self._behind("snapshot", self.bench.snapshot)
+        digest = xxhash.xxh3_128_hexdigest(state)
+        self.snapshot_size = len(state)
+        self._note(BenchEvent(self.name, "snapshot", digest=digest))
+        return digest
+
+    def fail(self, on: str, code: int) -> bool:
+        """Arm a fault inside the device; False where it offers none."""
+        if self.bench.fail is None:
+            return False
+        self._behind("fail", self.bench.fail, on, code)
+        self._note(BenchEvent(self.name, "fail", on=on, errno=code))
+        return True
+
+    def _area_at(self, offset: int) -> int | None:
+        for number, area in enumerate(self.areas):
+            if area.offset <= offset < area.offset + area.size:
+                return number
+        return None
+
+    def _behind(
+        self, what: str, member: Callable[..., _Answer], *arguments: object
+    ) -> _Answer:
+        self._begin(what, 0, 0)
+        try:
+            return member(*arguments)
+        except Exception as error:
+            owner = getattr(member, "__self__", member)
+            raise DriverDiedError.of(owner, what, error) from error
+
+    def _mapping(self, number: int) -> _mmap.mmap | None:
+        if number not in self._mappings:
+            area = self.areas[number]
+            self._begin("mmap", area.offset, area.size)
+            try:
+                mapping = self._fd.mmap(area.size, self._base + area.offset)
+            except OSError as error:
+                code = error.errno or 0
+                record = Access(self.name, "mmap", area.offset, area.size, errno=code)
+                self._note(record)
+                return None
+            except DriverDiedError:
+                self._note(Access(self.name, "mmap", area.offset, area.size, died=True))
+                raise
+            self._note(Access(self.name, "mmap", area.offset, area.size))
+            self._mappings[number] = mapping
+        return self._mappings[number]

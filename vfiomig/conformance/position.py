@@ -1,0 +1,279 @@
+"""Where the conversation with one device stands, as far as its history shows.
+
+It is what both parties may know: nothing in it is believed of a device that was not
+seen.  So a failed write to device_state leaves the state unknown until it is read, and
+a mapping leaves data unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from vfiomig.conformance.moment import Kind
+from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState
+from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vfiomig.conformance.moment import Moment
+
+Range = tuple[int, int]  # offset, size
+
+_SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
+
+# Which accesses set off a fault that the bench armed under a name.
+_FAULT_AT: Final = {
+    Kind.WRITE_DEVICE_STATE: ("device_state",),
+    Kind.READ_PENDING_BYTES: ("pending_bytes", "data"),
+    Kind.READ_DATA_OFFSET: ("data_offset", "data"),
+    Kind.READ_DATA_SIZE: ("data_size", "data"),
+    Kind.WRITE_DATA_SIZE: ("data_size", "data"),
+    Kind.READ_DATA: ("data",),
+    Kind.WRITE_DATA: ("data",),
+}
+
+# A history of a million one-byte reads must not become a million ranges.
+_RANGES_LIMIT: Final = 64
+
+
+def _add(ranges: list[Range], offset: int, size: int) -> None:
+    """Add a range, joined with the last one where it goes on from there."""
+    if ranges:
+        first, length = ranges[-1]
+        if first <= offset <= first + length:
+            ranges[-1] = (first, max(length, offset + size - first))
+            return
+    if len(ranges) >= _RANGES_LIMIT:
+        ranges.sort()
+        joined = [ranges[0]]
+        for each in ranges[1:]:
+            _add(joined, *each) if len(joined) < _RANGES_LIMIT else joined.append(each)
+        ranges[:] = joined[-_RANGES_LIMIT:]
+    ranges.append((offset, size))
+
+
+def covers(ranges: list[Range], offset: int, size: int) -> bool:
+    """Tell whether the ranges together have every byte of another one."""
+    end = offset + size
+    for first, length in sorted(ranges):
+        if first > offset:
+            break
+        offset = max(offset, first + length)
+    return offset >= end
+
+
+@dataclass(slots=True, kw_only=True)
+class Buffer:
+    """The current buffer: between the read of data_offset and that of pending_bytes."""
+
+    offset: int
+    index: int
+    number: int
+    size: int | None = None
+    size_index: int | None = None
+    read: list[Range] = field(default_factory=list)
+
+    @property
+    def is_consumed(self) -> bool:
+        """Whether the user application has read all of it."""
+        return self.size is not None and covers(self.read, self.offset, self.size)
+
+
+@dataclass(slots=True, kw_only=True)
+class Position:
+    """Facts about one device; `follow` changes them, after the checks saw a moment."""
+
+    state: int | None = int(DEFAULT_STATE)
+    state_before_failure: int | None = None
+    attempted: int | None = None
+    raw_state: int | None = None
+    session: int = 0
+    pending: int | None = None
+    buffer: Buffer | None = None
+    drained: bool = False
+    buffers: int = 0
+    load_offset: int | None = None
+    load_written: list[Range] = field(default_factory=list)
+    loaded: int = 0
+    armed: tuple[str, ...] = ()
+    has_failed: bool = False
+    mapped: bool = False
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether device_state is known to be pre-copy or stop-and-copy."""
+        return self.state in _SAVING
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the device is known to run."""
+        return self.state in (DeviceState.RUNNING, DeviceState.PRE_COPY)
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether the device is known to be RESUMING."""
+        return self.state == DeviceState.RESUMING
+
+    @property
+    def in_error(self) -> bool:
+        """Whether the device is known to be in ERROR."""
+        return self.state == DeviceState.ERROR
+
+    def follow(self, moment: Moment) -> None:
+        """Go on behind a moment."""
+        if moment.died:
+            self.state_before_failure, self.state = self.state, None
+        if not moment.ok and moment.kind is not Kind.FAIL:
+            self._follow_failure(moment)
+        step = _STEPS.get(moment.kind)
+        if step is not None:
+            step(self, moment)
+
+    def _follow_failure(self, moment: Moment) -> None:
+        self.has_failed = True
+        for site in _FAULT_AT.get(moment.kind, ()):
+            if site in self.armed:
+                armed = list(self.armed)
+                armed.remove(site)
+                self.armed = tuple(armed)
+                return
+
+    # -- device_state ----------------------------------------------------------------
+
+    def _read_device_state(self, moment: Moment) -> None:
+        if moment.value is None:
+            return
+        self.raw_state = moment.value
+        state = moment.value & VFIO_DEVICE_STATE_MASK
+        if self.state is None:
+            settled = self.state_before_failure
+            if settled is not None and state != settled:
+                self._enter(settled, state)
+            self.state = state
+        elif state != self.state:  # it moved by itself, and some check says so
+            self._enter(self.state, state)
+        self.state_before_failure = self.attempted = None
+
+    def _write_device_state(self, moment: Moment) -> None:
+        if moment.value is None:
+            return
+        target = moment.value & VFIO_DEVICE_STATE_MASK
+        if moment.ok:
+            if self.state is None:
+                self._enter(None, target)
+            elif target != self.state:
+                self._enter(self.state, target)
+            self.state_before_failure = self.attempted = None
+        else:
+            if self.state is not None:
+                self.state_before_failure = self.state
+            self.state = None
+            self.attempted = target
+
+    def _enter(self, source: int | None, target: int) -> None:
+        """Follow a change of device_state."""
+        was_saving = source in _SAVING
+        begins = (target in _SAVING and not was_saving) or (
+            target == DeviceState.RESUMING and source != target
+        )
+        if begins:
+            self.session += 1
+            self.buffers = self.loaded = 0
+            self.has_failed = False
+        self.state = target
+        self.pending = self.buffer = self.load_offset = None
+        self.load_written = []
+        self.drained = False
+
+    def _reset(self, moment: Moment) -> None:
+        if moment.ok:
+            self._enter(None, int(DEFAULT_STATE))
+            self.state_before_failure = self.attempted = self.raw_state = None
+            self.armed = ()
+            self.has_failed = False
+        else:
+            self.state_before_failure, self.state = self.state, None
+
+    # -- saving ------------------------------------------------------------------------
+
+    def _read_pending_bytes(self, moment: Moment) -> None:
+        self.pending = moment.value
+        if moment.value is None or not self.is_saving:
+            return
+        self.buffer = None
+        if self.state == DeviceState.STOP_AND_COPY and not moment.value:
+            self.drained = True
+
+    def _read_data_offset(self, moment: Moment) -> None:
+        if moment.value is None:
+            return
+        if self.is_resuming:
+            self.load_offset = moment.value
+        elif self.is_saving and self.buffer is None:
+            self.buffer = Buffer(
+                offset=moment.value, index=moment.index, number=self.buffers
+            )
+            self.buffers += 1
+
+    def _read_data_size(self, moment: Moment) -> None:
+        if moment.value is None or self.buffer is None or not self.is_saving:
+            return
+        if self.buffer.size is None:
+            self.buffer.size = moment.value
+            self.buffer.size_index = moment.index
+
+    def _read_data(self, moment: Moment) -> None:
+        if self.buffer is not None and (moment.moved or moment.unseen):
+            size = moment.size if moment.unseen else moment.moved
+            _add(self.buffer.read, moment.offset, size)
+
+    # -- resuming ----------------------------------------------------------------------
+
+    def _write_data(self, moment: Moment) -> None:
+        if self.is_resuming and (moment.moved or moment.unseen):
+            size = moment.size if moment.unseen else moment.moved
+            _add(self.load_written, moment.offset, size)
+
+    def _write_data_size(self, moment: Moment) -> None:
+        if not self.is_resuming or not moment.ok:
+            return
+        self.loaded += bool(moment.value)
+        self.load_offset, self.load_written = None, []
+
+    # -- the rest ----------------------------------------------------------------------
+
+    def _odd(self, moment: Moment) -> None:
+        self.has_failed = True
+        if moment.kind is Kind.WRITE_ODD and moment.ok and moment.offset < 4:
+            # Undefined, and perhaps it did move the device.
+            self.state_before_failure, self.state = self.state, None
+
+    def _note_strange(self, moment: Moment) -> None:
+        self.has_failed = True
+
+    def _map(self, moment: Moment) -> None:
+        self.mapped |= moment.ok
+
+    def _fail(self, moment: Moment) -> None:
+        self.armed = (*self.armed, moment.on)
+
+
+_STEPS: Final[dict[Kind, Callable[[Position, Moment], None]]] = {
+    Kind.READ_DEVICE_STATE: Position._read_device_state,
+    Kind.WRITE_DEVICE_STATE: Position._write_device_state,
+    Kind.READ_PENDING_BYTES: Position._read_pending_bytes,
+    Kind.READ_DATA_OFFSET: Position._read_data_offset,
+    Kind.READ_DATA_SIZE: Position._read_data_size,
+    Kind.WRITE_DATA_SIZE: Position._write_data_size,
+    Kind.WRITE_PENDING_BYTES: Position._note_strange,
+    Kind.WRITE_DATA_OFFSET: Position._note_strange,
+    Kind.READ_DATA: Position._read_data,
+    Kind.WRITE_DATA: Position._write_data,
+    Kind.READ_ODD: Position._odd,
+    Kind.WRITE_ODD: Position._odd,
+    Kind.MMAP: Position._map,
+    Kind.RESET: Position._reset,
+    Kind.FAIL: Position._fail,
+}

@@ -1,0 +1,282 @@
+"""Values that have to stand while accesses pass that owe to change nothing.
+
+Rule 1: an access that owes to change nothing is blamed for a change only where nothing
+else that is out of order lies between, and where the register is steady without it: two
+reads of one buffer's agreed before, and none disagreed.  A driver that moves the buffer
+at every read breaks another rule.
+
+Rule 2: a driver may report an error of its session with whatever access comes next
+(V1-SAVE-09).  So while a session goes on, or a fault is armed, one refusal is excused.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vfiomig.conformance.moment import Kind
+from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.protocol.v1.states import DeviceState
+from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
+
+if TYPE_CHECKING:
+    from vfiomig.conformance.moment import Moment
+    from vfiomig.conformance.ruling import Ruling
+
+_STATE: Final = Kind.READ_DEVICE_STATE
+_DATA: Final = Kind.READ_DATA
+_BUFFER: Final = (Kind.READ_DATA_OFFSET, Kind.READ_DATA_SIZE, _DATA)
+
+# What no user application does in good order: the change may be its doing.
+_OUT_OF_ORDER: Final = frozenset(
+    (
+        Kind.READ_ODD,
+        Kind.WRITE_ODD,
+        Kind.WRITE_RESERVED,
+        Kind.WRITE_PENDING_BYTES,
+        Kind.WRITE_DATA_OFFSET,
+        Kind.FAIL,
+    )
+)
+
+# What may rightly change the values that a check watches.
+_MOVES: Final[dict[Kind, tuple[Kind, ...]]] = {
+    Kind.WRITE_DEVICE_STATE: (_STATE, *_BUFFER),
+    Kind.RESET: (_STATE, *_BUFFER),
+    Kind.READ_PENDING_BYTES: _BUFFER,
+    Kind.WRITE_DATA_SIZE: _BUFFER,
+    Kind.WRITE_DATA: (_DATA,),
+}
+
+# Where no session is that could have an error to report.
+_OUTSIDE_SESSIONS: Final = (DeviceState.STOP, DeviceState.RUNNING, DeviceState.ERROR)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Seen:
+    """What was last read, when, and the first suspect that came after it."""
+
+    value: int | str
+    moment: Moment  # not its witness: the text of each would cost too much
+    suspect: Moment | None = None
+    is_after_failure: bool = False
+
+
+class Standing:
+    """Values that have to stand while accesses pass that owe to change nothing.
+
+    ``watched`` are the reads that show them: registers, and data of the current buffer.
+    """
+
+    def __init__(self, *watched: Kind) -> None:
+        self._watched = watched
+        self._seen: dict[Kind, _Seen] = {}
+        self._agreed: set[Kind] = set()
+        self._disagreed: set[Kind] = set()
+
+    def follow(self, moment: Moment, *, is_suspect: bool) -> Ruling | None:
+        """Compare what a moment shows, and remember it."""
+        kind = moment.kind
+        ruling = self._compare(moment) if kind in self._watched and moment.ok else None
+        if is_suspect:
+            self._suspect(moment)
+        elif kind in _OUT_OF_ORDER:
+            self._seen.clear()
+        elif not moment.ok:
+            self._fail()
+        for moved in _MOVES.get(kind, ()):
+            self._seen.pop(moved, None)
+        return ruling
+
+    def _suspect(self, moment: Moment) -> None:
+        if moment.position.armed:  # the fault may go off here, with what it entails
+            self._seen.clear()
+            return
+        for seen in self._seen.values():
+            if seen.suspect is None:
+                seen.suspect = moment
+
+    def _fail(self) -> None:
+        """Follow an access that failed: the buffer may be gone, the state be ERROR."""
+        for lost in _BUFFER:
+            self._seen.pop(lost, None)
+        for seen in self._seen.values():
+            seen.is_after_failure = True
+
+    def _compare(self, moment: Moment) -> Ruling | None:
+        kind, value = moment.kind, _shown(moment)
+        if value is None or (kind is _DATA and not _is_of_buffer(moment)):
+            return None
+        seen = self._seen.get(kind)
+        if seen is not None and not _is_same_place(seen.moment, moment):
+            if seen.suspect is not None:
+                return None  # other data: what is in question may yet be read again
+            seen = None
+        if kind is _STATE and seen is not None and seen.value != value:
+            for lost in _BUFFER:  # there is none, or that of another session
+                self._seen.pop(lost, None)
+        self._seen.pop(kind, None)
+        if _is_owed(moment):
+            self._seen[kind] = _Seen(value=value, moment=moment)
+        return self._ruling(moment, seen, value) if seen is not None else None
+
+    def _ruling(self, moment: Moment, seen: _Seen, value: int | str) -> Ruling | None:
+        kind, suspect = moment.kind, seen.suspect
+        if suspect is None:
+            (self._agreed if seen.value == value else self._disagreed).add(kind)
+            return None
+        if seen.value == value:
+            return HELD
+        is_steady = kind in self._agreed and kind not in self._disagreed
+        if kind in _BUFFER and not is_steady:
+            return None
+        if seen.is_after_failure and value == DeviceState.ERROR:
+            return None  # what leads to ERROR is a matter of the transitions
+        return _changed(moment, seen, suspect, value)
+
+
+def _is_same_place(one: Moment, other: Moment) -> bool:
+    return one.offset == other.offset and one.size == other.size
+
+
+def _shown(moment: Moment) -> int | str | None:
+    """Return what a read shows; ``None`` where nobody saw it."""
+    if moment.kind is _DATA:
+        return moment.data or None
+    if moment.kind is _STATE and moment.value is not None:
+        return moment.value & VFIO_DEVICE_STATE_MASK
+    return moment.value
+
+
+def _is_of_buffer(moment: Moment) -> bool:
+    """Tell whether all that was read belongs to the current buffer."""
+    buffer = moment.position.buffer
+    return (
+        buffer is not None
+        and buffer.size is not None
+        and buffer.offset <= moment.offset
+        and moment.offset + moment.size <= buffer.offset + buffer.size
+    )
+
+
+def _is_owed(moment: Moment) -> bool:
+    """Tell whether what a read shows is to be shown again."""
+    if moment.kind is Kind.READ_DATA_OFFSET:
+        return moment.position.is_saving
+    if moment.kind in _BUFFER:
+        return moment.position.is_saving and moment.position.buffer is not None
+    return True
+
+
+def _changed(moment: Moment, seen: _Seen, suspect: Moment, value: int | str) -> Broken:
+    if moment.kind is _DATA:
+        name = f"the data at {moment.offset:#x}"
+        expected, actual = f"{name} as it was", "other data"
+    else:
+        name = register_name(moment.kind)
+        expected, actual = f"{name} = {seen.value:#x}", f"{name} = {value:#x}"
+    return Broken(
+        expected=expected,
+        actual=actual,
+        witnesses=(witness(seen.moment), witness(suspect), witness(moment)),
+        because=(
+            "B owes to change nothing;",
+            f"nothing that may change {name} lies between A and C;",
+            f"however, C has {actual}: a contradiction.",
+        ),
+    )
+
+
+def register_name(kind: Kind) -> str:
+    """Return the name of the register that a kind of access is for."""
+    return kind.value.partition(" ")[2]
+
+
+class ReadBack:
+    """A register that must not take the value that is written to it."""
+
+    def __init__(self, register: str, *spoils: Kind) -> None:
+        self._read = Kind(f"read {register}")
+        self._write = Kind(f"write {register}")
+        self._spoils = spoils
+        self._before: tuple[int, Witness] | None = None
+        self._written: tuple[int, Witness] | None = None
+
+    def follow(self, moment: Moment, *, is_owed: bool) -> Ruling | None:
+        """Compare a read with the write before it.
+
+        ``is_owed`` says whether this read is to be given again by the next one.
+        """
+        if moment.kind is self._read:
+            return self._compare(moment, is_owed=is_owed)
+        if moment.kind is self._write:
+            self._written = None
+            before = self._before
+            # Zero and one are what a register may come to by itself.
+            if moment.value is not None and moment.value > 1 and before is not None:
+                is_other = moment.value != before[0]
+                self._written = (moment.value, witness(moment)) if is_other else None
+        elif moment.kind in self._spoils:
+            self._before = self._written = None
+        return None
+
+    def _compare(self, moment: Moment, *, is_owed: bool) -> Ruling | None:
+        before, written = self._before, self._written
+        self._before = self._written = None
+        value = moment.value
+        if value is None:
+            return None
+        if is_owed:
+            self._before = (value, witness(moment))
+        if before is None or written is None:
+            return None
+        if value == before[0]:
+            return HELD
+        if value != written[0]:
+            return None  # it changed, but not to this: pending_bytes is an estimate
+        name = register_name(moment.kind)
+        return Broken(
+            expected=f"{name} = {before[0]:#x}",
+            actual=f"{name} = {value:#x}",
+            witnesses=(before[1], written[1], witness(moment)),
+            because=(
+                f"A has {name} = {before[0]:#x}, and B owes to change nothing;",
+                f"however, C has {name} = {value:#x}, which B wrote: a contradiction.",
+            ),
+        )
+
+
+class Refusals:
+    """Whether a driver had an excuse for refusing an access that it has to grant."""
+
+    def __init__(self) -> None:
+        self._earlier: Witness | None = None
+
+    def judge(self, moment: Moment) -> Broken | None:
+        """Return what is broken by a refusal without an excuse."""
+        earlier, self._earlier = self._earlier, None
+        # EBADF is the answer of a fd that was closed; the driver was not asked.
+        if moment.errno in (0, errno.EBADF) or moment.died:
+            return None
+        self._earlier = witness(moment)
+        position = moment.position
+        if position.armed:
+            return None
+        if position.state in _OUTSIDE_SESSIONS:
+            because = "no session is open that could have an error to report;"
+            return _refused(moment, because)
+        if earlier is None:
+            return None
+        because = "A may have reported an error of the session, and it did;"
+        return _refused(moment, because, earlier)
+
+
+def _refused(moment: Moment, because: str, *earlier: Witness) -> Broken:
+    letter = "B" if earlier else "A"
+    return Broken(
+        expected=f"the {moment.kind.value} succeeds",
+        actual=moment.text,
+        witnesses=(*earlier, witness(moment)),
+        because=(because, f"however, {letter} failed: a contradiction."),
+    )

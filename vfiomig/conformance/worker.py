@@ -1,0 +1,185 @@
+"""A process that holds conversations, so that a driver may do to it what it likes.
+
+A driver that hangs, in Python or in C, exits, or crashes, takes its worker with it.
+What it was asked last is known by a page of memory that both processes see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import multiprocessing
+import os
+import signal
+import struct
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from vfiomig.conformance.conversation.steps import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+
+    from vfiomig.conformance.holding import Bench, Job, Report
+
+_FORK: Final = multiprocessing.get_context("fork")
+_PAGE_SIZE: Final = 1 << 20
+_LAST: Final = struct.Struct("<Q8sQQ")  # beats, access, offset, size
+_STEPS_AT: Final = 64
+_LENGTH: Final = struct.Struct("<Q")
+_PRINTED_LIMIT: Final = 4000
+
+PATIENCE: Final = 8.0  # seconds that one access may take
+_GLANCE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDied:
+    """A worker that ended: how, at which access, and behind which steps."""
+
+    how: str
+    access: str
+    steps: tuple[Step, ...]
+    printed: str = ""
+
+
+class _Notice:
+    """What the worker was asked last, in memory that outlives it."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, _PAGE_SIZE)
+        self._beats = 0
+        self._end = 0
+
+    def begin(self, access: str, offset: int, size: int) -> None:
+        self._beats += 1
+        _LAST.pack_into(self._page, 0, self._beats, access.encode()[:8], offset, size)
+
+    def told(self, each: Step) -> None:
+        line = json.dumps([each.name, *each.arguments]).encode() + b"\n"
+        begin = _STEPS_AT + self._end
+        if begin + len(line) <= _PAGE_SIZE:
+            self._page[begin : begin + len(line)] = line
+            self._end += len(line)
+            _LENGTH.pack_into(self._page, _LAST.size, self._end)
+
+    def forget_steps(self) -> None:
+        self._end = 0
+        _LENGTH.pack_into(self._page, _LAST.size, 0)
+
+    def beats(self) -> int:
+        return int(_LAST.unpack_from(self._page)[0])
+
+    def access(self) -> str:
+        _, name, offset, size = _LAST.unpack_from(self._page)
+        text = name.rstrip(b"\0").decode("ascii", "replace")
+        return f"{text} of {size} bytes at {offset:#x}" if size else text
+
+    def steps(self) -> tuple[Step, ...]:
+        (length,) = _LENGTH.unpack_from(self._page, _LAST.size)
+        end = min(_STEPS_AT + length, _PAGE_SIZE)
+        lines = self._page[_STEPS_AT:end].splitlines()
+        plain = [json.loads(line) for line in lines]
+        return tuple(Step(name, tuple(rest)) for name, *rest in plain)
+
+    def close(self) -> None:
+        self._page.close()
+
+
+def work(bench: Bench, jobs: list[Job]) -> Iterator[tuple[int, Report | None]]:
+    """Do jobs in another process; yield (job number, report), then (number, None).
+
+    Raises:
+        WorkerEndedError: it died or hung; jobs from the one in hand on are not done.
+    """
+    notice = _Notice()
+    ours, theirs = _FORK.Pipe(duplex=False)
+    with tempfile.TemporaryFile() as output:
+        process = _FORK.Process(
+            target=_run,
+            args=(bench, jobs, theirs, notice, output.fileno()),
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        try:
+            yield from _reports(ours, process, notice, output.fileno())
+        finally:
+            if process.is_alive():
+                process.kill()
+            process.join()
+            process.close()
+            ours.close()
+            notice.close()
+
+
+class WorkerEndedError(Exception):
+    """A worker ended before its jobs were done."""
+
+    def __init__(self, died: WorkerDied) -> None:
+        super().__init__(died.how)
+        self.died = died
+
+
+def _reports(
+    ours: Connection, process: Any, notice: _Notice, output: int
+) -> Iterator[tuple[int, Report | None]]:
+    beats, since = -1, time.monotonic()
+    while True:
+        if ours.poll(_GLANCE):
+            try:
+                message = ours.recv()
+            except EOFError:
+                break
+            if message is None:
+                return
+            yield message
+            since = time.monotonic()
+            continue
+        if notice.beats() != beats:
+            beats, since = notice.beats(), time.monotonic()
+        elif time.monotonic() - since > PATIENCE:
+            how = f"it did not answer within {PATIENCE:g} seconds"
+            raise WorkerEndedError(_died(how, notice, output))
+    process.join()
+    raise WorkerEndedError(_died(_how_it_ended(process.exitcode), notice, output))
+
+
+def _died(how: str, notice: _Notice, output: int) -> WorkerDied:
+    size = os.fstat(output).st_size
+    printed = os.pread(output, _PRINTED_LIMIT, max(0, size - _PRINTED_LIMIT))
+    return WorkerDied(
+        how=how,
+        access=notice.access(),
+        steps=notice.steps(),
+        printed=printed.decode("utf-8", "replace"),
+    )
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"it was killed by {signal.Signals(-code).name}"
+    return f"it ended the process with status {code}"
+
+
+def _run(
+    bench: Bench, jobs: list[Job], theirs: Connection, notice: _Notice, output: int
+) -> None:
+    """Be the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    bench.begin = notice.begin
+    bench.told = notice.told
+    bench.ended = notice.forget_steps
+    for number, job in enumerate(jobs):
+        for report in bench.perform(job):
+            theirs.send((number, report))
+        theirs.send((number, None))
+    theirs.send(None)
+    theirs.close()

@@ -1,0 +1,59 @@
+"""What one run of the suite came to: the facts that every report of it is made from."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vfiomig.conformance.explain import explain
+from vfiomig.conformance.finding import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vfiomig.conformance.explain import Argument
+    from vfiomig.conformance.finding import Finding, RuleResult
+    from vfiomig.conformance.suite import Death, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """One run of the suite on one target, after its baseline was applied.
+
+    ``conversations`` counts, for each rule, those in which it was reached; ``stale``
+    are baseline entries, as lines, whose rule held.
+    """
+
+    target: str
+    seed: int
+    effort: str
+    outcome: Outcome
+    results: tuple[RuleResult, ...]
+    conversations: Mapping[str, int]
+    stale: tuple[str, ...] = ()
+
+    @property
+    def deaths(self) -> tuple[Death, ...]:
+        """Conversations that the driver did not live through."""
+        return self.outcome.deaths
+
+    @property
+    def verdict(self) -> str:
+        """``held``, ``broken`` or ``died``: what `--json` says."""
+        if any(result.verdict is Verdict.BROKEN for result in self.results):
+            return "broken"
+        return "died" if self.deaths else "held"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run may pass: all held, and no entry of the baseline is stale."""
+        return self.verdict == "held" and not self.stale
+
+    def argument(self, finding: Finding) -> Argument:
+        """Lay a finding out, with the command that shows it again."""
+        return explain(finding, reproduce=self.replay_command(finding.token))
+
+    def replay_command(self, token: str) -> str:
+        """Return the command that replays a token on this target."""
+        return f"vfiomig replay {token} {shlex.quote(self.target)}" if token else ""
