@@ -23,7 +23,7 @@ Range = tuple[int, int]  # offset, size
 
 _SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
 
-# Which accesses set off a fault that the bench armed under a name.
+# Which accesses a fault that the bench armed under a name shows itself at.
 _FAULT_AT: Final = {
     Kind.WRITE_DEVICE_STATE: ("device_state",),
     Kind.READ_PENDING_BYTES: ("pending_bytes", "data"),
@@ -83,7 +83,12 @@ class Buffer:
 
 @dataclass(slots=True, kw_only=True)
 class Position:
-    """Facts about one device; `follow` changes them, after the checks saw a moment."""
+    """Facts about one device; `follow` changes them, after the checks saw a moment.
+
+    A fault stays ``armed`` until a reset: an access that failed may have been refused
+    for another reason, with the fault still to come.  It is ``due`` until such an
+    access fails: only so long can it be missed.
+    """
 
     state: int | None = int(DEFAULT_STATE)
     state_before_failure: int | None = None
@@ -98,6 +103,7 @@ class Position:
     load_written: list[Range] = field(default_factory=list)
     loaded: int = 0
     armed: tuple[str, ...] = ()
+    due: tuple[str, ...] = ()
     has_failed: bool = False
     mapped: bool = False
 
@@ -134,10 +140,10 @@ class Position:
     def _follow_failure(self, moment: Moment) -> None:
         self.has_failed = True
         for site in _FAULT_AT.get(moment.kind, ()):
-            if site in self.armed:
-                armed = list(self.armed)
-                armed.remove(site)
-                self.armed = tuple(armed)
+            if site in self.due:
+                due = list(self.due)
+                due.remove(site)
+                self.due = tuple(due)
                 return
 
     # -- device_state ----------------------------------------------------------------
@@ -191,7 +197,7 @@ class Position:
         if moment.ok:
             self._enter(None, int(DEFAULT_STATE))
             self.state_before_failure = self.attempted = self.raw_state = None
-            self.armed = ()
+            self.armed = self.due = ()
             self.has_failed = False
         else:
             self.state_before_failure, self.state = self.state, None
@@ -258,6 +264,7 @@ class Position:
 
     def _fail(self, moment: Moment) -> None:
         self.armed = (*self.armed, moment.on)
+        self.due = (*self.due, moment.on)
 
 
 _STEPS: Final[dict[Kind, Callable[[Position, Moment], None]]] = {
