@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from vfiomig.conformance.library import NonConformingError, check_vendor_driver
+    from vfiomig.frontends.pytest_plugin import vfiomig_rules
     from vfiomig.host.device_ops import VendorDriver
     from vfiomig.protocol.bench import Bench
     from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
@@ -31,6 +32,7 @@ __all__ = [
     "VendorDriver",
     "__version__",
     "check_vendor_driver",
+    "vfiomig_rules",
 ]
 
 # Where each public name lives.  The table is the whole of the public surface.
@@ -44,6 +46,7 @@ _HOMES: Final = {
     "SparseMmapArea": "vfiomig.protocol.region",
     "VendorDriver": "vfiomig.host.device_ops",
     "check_vendor_driver": "vfiomig.conformance.library",
+    "vfiomig_rules": "vfiomig.frontends.pytest_plugin",
 }
 
 

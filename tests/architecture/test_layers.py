@@ -27,6 +27,7 @@ BEHIND_THE_FD = "Whoever drives a device never reaches behind its fd"
 MACHINES = "Only migration joins devices and machines"
 SIBLINGS = "Siblings are acyclic"
 TEST_TOOLS = "pytest and hypothesis stay out of the simulator"
+PLUGIN = "Only the plugin knows pytest"
 
 # (contract, the file that breaks it, what it says, how the report names the breach)
 PLANTED = (
@@ -102,6 +103,12 @@ PLANTED = (
         "client/planted_pytest.py",
         "import pytest",
         "vfiomig.client.planted_pytest -> pytest ",
+    ),
+    (
+        PLUGIN,
+        "frontends/planted_pytest.py",
+        "import pytest",
+        "vfiomig.frontends.planted_pytest -> pytest ",
     ),
 )
 

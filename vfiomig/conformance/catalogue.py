@@ -1,6 +1,7 @@
 """The catalogue of rules: specs/v1/*.toml, read and bound to the checks.
 
-The files are the specification as data.  What decides a rule is named in its entry: a
+The files are the specification as data: one for each section, and ``profiles.toml``
+with what broken rules take away.  What decides a rule is named in its entry: a
 check of a history, a comparison that only the suite's own conversations can make
 (``bench``), or the reason why no conversation could tell (``untestable``).
 """
@@ -76,10 +77,30 @@ class Rule(_Entry, frozen=True, kw_only=True):
     section: str
 
 
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A capability that rules promise together; ``lost`` says what is without it."""
+
+    id: Capability
+    title: str
+    lost: str
+
+
+class _Profiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    profile: tuple[Profile, ...]
+
+
 @cache
 def load_catalogue() -> tuple[Rule, ...]:
     """Return all rules, in the order of the sections."""
     return tuple(rule for name in SECTIONS for rule in _rules_of(name))
+
+
+@cache
+def load_profiles() -> dict[Capability, Profile]:
+    """Return what rules can take away, by id, what is needed most first."""
+    text = (_folder() / "profiles.toml").read_text("utf-8")
+    profiles = msgspec.convert(tomllib.loads(text), _Profiles).profile
+    return {profile.id: profile for profile in profiles}
 
 
 def rule_named(name: str) -> Rule | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vfiomig.conformance.catalogue import Rule
     from vfiomig.conformance.conversation.steps import Step
     from vfiomig.conformance.ruling import Broken
@@ -54,7 +56,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleResult:
-    """What became of one rule; ``reached`` counts the rulings on it."""
+    """What became of a rule; ``reached`` counts the conversations that ruled on it."""
 
     rule: Rule
     verdict: Verdict
@@ -63,8 +65,54 @@ class RuleResult:
     finding: Finding | None = None
 
 
+def verdict_of(results: Iterable[RuleResult], *, has_died: bool) -> str:
+    """Return the verdict on a driver: ``held``, ``broken`` or ``died``."""
+    if any(result.verdict is Verdict.BROKEN for result in results):
+        return "broken"
+    return "died" if has_died else "held"
+
+
 def verdict_on(rule: Rule, *, reached: int, finding: Finding | None) -> Verdict:
     """Return the verdict on a rule that could be judged."""
     if finding is not None:
         return Verdict.BROKEN if rule.fails else Verdict.OBSERVED
     return Verdict.HELD if reached else Verdict.NOT_REACHED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """A driver that died: the access, the error, its line, and the conversation."""
+
+    access: str
+    error: str
+    where: str
+    steps: tuple[Step, ...]
+    printed: str = ""
+    token: str = ""
+    history: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the suite found: a result for each rule, and the deaths."""
+
+    results: tuple[RuleResult, ...]
+    deaths: tuple[Death, ...]
+    conversations: int
+    accesses: int
+    data: int
+    is_interrupted: bool = False
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings of rules that fail the suite, in the order of the catalogue."""
+        return [
+            result.finding
+            for result in self.results
+            if result.verdict is Verdict.BROKEN and result.finding is not None
+        ]
+
+    @property
+    def verdict(self) -> str:
+        """``held``, ``broken`` or ``died``, as `--json` has it."""
+        return verdict_of(self.results, has_died=bool(self.deaths))

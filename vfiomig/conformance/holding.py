@@ -6,36 +6,31 @@ to be made short.  Each conversation has fresh devices and fresh checks.
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from vfiomig.conformance.conversation.conversation import BYTES_LIMIT, Conversation
-from vfiomig.conformance.conversation.minimise import minimise
+from vfiomig.conformance.conversation.conversation import Conversation
+from vfiomig.conformance.conversation.device import opened
 from vfiomig.conformance.conversation.scripts import scripts
+from vfiomig.conformance.conversation.steps import Step, step
+from vfiomig.conformance.deadly import DeadlyAccessError, avoiding
 from vfiomig.conformance.ruling import Broken
-from vfiomig.host import device_fd
+from vfiomig.conformance.shortening import Shortened, Shortener, Sought
 from vfiomig.protocol.errors import DriverDiedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import FrameType
 
     from vfiomig.conformance.conversation.device import Begin
-    from vfiomig.conformance.conversation.steps import Step
     from vfiomig.conformance.judge import Bound
     from vfiomig.host.device_ops import TrappedDriver
-    from vfiomig.protocol.history import Record
 
     Steps = tuple[Step, ...]
 
-# When the budget of bytes is spent, a conversation may still move so many.
-_LEAST_BYTES: Final = 64 << 10
-_LEAST_BUFFERS: Final = 64
-_CONFIRMATIONS: Final = 3
 
-# Making one conversation short may cost so many accesses.
-_SHORTENING: Final = 200_000
+# How a conversation begins for which the budget has nothing left.
+KEEP_SHORT: Final = step("keep_short")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +51,18 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Shorten:
-    """Make a conversation that breaks a rule, by its id, as short as can be."""
+    """Make a conversation as short as can be that shows what is sought."""
 
-    rule: str
+    sought: Sought
     steps: Steps
 
 
-Job: TypeAlias = Scripted | Generated | Shorten
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Make one driver, and see what it offers a bench."""
+
+
+Job: TypeAlias = Scripted | Generated | Shorten | Look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,32 +78,38 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shortened:
-    """The shortest conversation of a finding; ``is_flaky`` if it did not come again."""
+class Members:
+    """Which members of the bench a driver has."""
 
-    rule: str
-    steps: Steps
-    broken: Broken | None = None
-    history: tuple[Record, ...] = ()
-    where: str = ""
-    is_flaky: bool = False
+    work: bool = False
+    snapshot: bool = False
+    fail: bool = False
 
 
-Report: TypeAlias = Held | Shortened
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """Why there is no driver."""
+
+    why: str
+
+
+Report: TypeAlias = Held | Shortened | Members | NotStarted
 
 
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """What conversations are held with.
+    """What conversations are held with; accesses that are ``deadly`` end them.
 
-    ``bytes_left`` and ``accesses_left`` are its budget.
+    ``bytes_left`` and ``accesses_left`` are its budget: behind it conversations are
+    kept short.
     """
 
     make_driver: Callable[[], TrappedDriver]
     checks: list[Bound]
     rule_ids: Mapping[str, str]
     bytes_left: int
-    accesses_left: int = _SHORTENING
+    accesses_left: int = 1 << 30
+    deadly: frozenset[str] = frozenset()
     begin: Begin = field(default=lambda *_: None)
     told: Callable[[Step], None] = field(default=lambda _: None)
     ended: Callable[[], None] = field(default=lambda: None)
@@ -116,29 +122,26 @@ class Bench:
                     yield self.hold(steps)
             case Generated():
                 yield from self._generate(job)
+            case Look():
+                yield self._look()
             case Shorten():
-                yield self._shorten(job)
+                yield Shortener(self, job.sought).shorten(job.steps)
 
     def hold(self, steps: Steps, checks: list[Bound] | None = None) -> Held:
         """Hold one conversation from its steps."""
         holder = _Holder(self, checks)
         for each in steps:
-            if holder.died is None:
-                holder.perform(each)
+            holder.perform(each)
         return holder.end()
 
     def open(self, checks: list[Bound] | None = None) -> Conversation:
         """Begin a conversation with fresh devices."""
-        conversation = Conversation(
+        return Conversation(
             self.make_driver,
             self.checks if checks is None else checks,
             rule_ids=self.rule_ids,
-            begin=self.begin,
+            begin=avoiding(self.deadly, self.begin),
         )
-        conversation.bytes_limit = max(_LEAST_BYTES, min(BYTES_LIMIT, self.bytes_left))
-        if self.accesses_left <= 0:
-            conversation.buffers_limit = _LEAST_BUFFERS
-        return conversation
 
     def _generate(self, job: Generated) -> Iterator[Report]:
         # Not at the top: hypothesis takes a moment, and not every job needs it.
@@ -157,44 +160,24 @@ class Bench:
         )
         yield from done
 
-    def _shorten(self, job: Shorten) -> Shortened:
-        checks = [check for check in self.checks if check.rule == job.rule]
-
-        self.bytes_left, self.accesses_left = BYTES_LIMIT, _SHORTENING
-
-        def still_breaks(steps: Steps) -> bool:
-            if self.accesses_left <= 0:
-                return False
-            return job.rule in self.hold(steps, checks).broken
-
-        if not any(still_breaks(job.steps) for _ in range(_CONFIRMATIONS)):
-            return Shortened(rule=job.rule, steps=job.steps, is_flaky=True)
-        steps = minimise(job.steps, still_breaks)
-        return self._explained(job.rule, steps, checks)
-
-    def _explained(self, rule: str, steps: Steps, checks: list[Bound]) -> Shortened:
-        """Hold the shortest conversation once more, and watch the driver's lines."""
-        conversation = self.open(checks)
-        lines = _Lines(conversation.records)
-        found: tuple[Broken, int] | None = None
-        with lines:
-            for each in steps:
-                conversation.perform([each])
-                found = _first_broken(conversation, rule)
-                if found is not None:
-                    break
-        conversation.close()
-        if found is None:
-            return Shortened(rule=rule, steps=steps, is_flaky=True)
-        broken, at = found
-        history = tuple(conversation.records[:at])
-        return Shortened(
-            rule=rule,
-            steps=steps,
-            broken=broken,
-            history=history,
-            where=lines.at(at),
+    def _look(self) -> Members | NotStarted:
+        try:
+            device = opened(self.make_driver, "", lambda _: None, self.begin)
+        except DriverDiedError as death:
+            return NotStarted(death.error)
+        bench = device.bench
+        with contextlib.suppress(DriverDiedError):
+            device.close()  # what is to be said of it is said in conversations
+        return Members(
+            work=bench.work is not None,
+            snapshot=bench.snapshot is not None,
+            fail=bench.fail is not None,
         )
+
+    def account(self, conversation: Conversation) -> None:
+        """Count what a conversation cost."""
+        self.bytes_left -= conversation.moved
+        self.accesses_left -= len(conversation.records)
 
 
 class _Holder:
@@ -205,9 +188,12 @@ class _Holder:
         self._conversation = bench.open(checks)
         self._steps: list[Step] = []
         self.died: DriverDiedError | None = None
+        self.is_over = False
+        if bench.bytes_left <= 0 or bench.accesses_left <= 0:
+            self.perform(KEEP_SHORT)
 
     def perform(self, each: Step) -> None:
-        if self.died is not None:
+        if self.is_over:
             return
         self._steps.append(each)
         self._bench.told(each)
@@ -215,21 +201,25 @@ class _Holder:
             self._conversation.perform([each])
         except DriverDiedError as death:
             self.died = death
+            self.is_over = True
+        except DeadlyAccessError:
+            self.is_over = True
 
     def end(self) -> Held:
         try:
             self._conversation.close()
         except DriverDiedError as death:
             self.died = self.died or death
+        except DeadlyAccessError:
+            pass
         reached: dict[str, int] = {}
         broken: dict[str, Broken] = {}
         for rule, ruling, _ in self._conversation.rulings:
             reached[rule] = reached.get(rule, 0) + 1
             if isinstance(ruling, Broken):
-                broken.setdefault(rule, ruling)
+                _put(broken, rule, ruling)
         self._bench.ended()
-        self._bench.bytes_left -= self._conversation.moved
-        self._bench.accesses_left -= len(self._conversation.records)
+        self._bench.account(self._conversation)
         return Held(
             steps=tuple(self._steps),
             reached=reached,
@@ -240,42 +230,8 @@ class _Holder:
         )
 
 
-def _first_broken(conversation: Conversation, rule: str) -> tuple[Broken, int] | None:
-    for name, ruling, at in conversation.rulings:
-        if name == rule and isinstance(ruling, Broken):
-            return ruling, at
-    return None
-
-
-class _Lines:
-    """Which line of the driver answered each access, by the number of its record.
-
-    The driver is whatever the host's device fd calls.
-    """
-
-    def __init__(self, records: list[Record]) -> None:
-        self._records = records
-        self._at: dict[int, str] = {}
-
-    def __enter__(self) -> None:
-        sys.setprofile(self._profile)
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-    def at(self, record: int) -> str:
-        """Return the line that answered a record, or the last one before it."""
-        known = [number for number in self._at if number <= record]
-        return self._at[max(known)] if known else ""
-
-    def _profile(self, frame: FrameType, event: str, _: object) -> None:
-        caller = frame.f_back
-        if event != "return" or caller is None:
-            return
-        own = frame.f_code.co_filename
-        if own == _HOST or caller.f_code.co_filename != _HOST:
-            return
-        self._at[len(self._records) + 1] = f"{own}:{frame.f_lineno}"
-
-
-_HOST: Final = device_fd.__file__
+def _put(broken: dict[str, Broken], rule: str, ruling: Broken) -> None:
+    """Keep the first, but rather one that a sequence of accesses shows."""
+    known = broken.get(rule)
+    if known is None or (known.is_outcome and not ruling.is_outcome):
+        broken[rule] = ruling

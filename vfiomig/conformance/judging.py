@@ -89,7 +89,7 @@ class HistoryJudge:
         self._put_in = array("Q")  # records of a plain history that are not in its file
         checks = bound_checks(self._rules)
         self._across = {bound.rule for bound in checks if bound.is_across}
-        self._reached: Counter[str] = Counter()
+        self._reached: set[str] = set()
         self._broken: dict[str, Counter[str]] = {}
         self._finding: dict[str, Finding] = {}
         self._last: dict[str, deque[tuple[int, Record]]] = {
@@ -128,7 +128,7 @@ class HistoryJudge:
         return [self._result_of(rule) for rule in self._rules]
 
     def _note(self, rule: str, ruling: object, device: str) -> None:
-        self._reached[rule] += 1
+        self._reached.add(rule)
         if not isinstance(ruling, Broken):
             return
         self._broken.setdefault(rule, Counter())[device] += 1
@@ -164,7 +164,8 @@ class HistoryJudge:
             reason = _NOT_TOLD
         if reason or not rule.check:
             return RuleResult(rule=rule, verdict=Verdict.NOT_APPLICABLE, reason=reason)
-        reached, finding = self._reached[rule.id], self._finding.get(rule.id)
+        reached = int(rule.id in self._reached)  # a history is one conversation
+        finding = self._finding.get(rule.id)
         if not reached:
             reason = "its premise never came true"
         return RuleResult(

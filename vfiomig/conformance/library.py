@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from vfiomig.conformance.explain import explain
-from vfiomig.conformance.suite import EFFORTS, Death, run_suite
+from vfiomig.conformance.suite import EFFORTS, run_suite
 from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vfiomig.conformance.finding import Finding
+    from vfiomig.conformance.finding import Death, Finding
     from vfiomig.host.device_ops import TrappedDriver
 
 EffortName = Literal["quick", "normal", "thorough"]

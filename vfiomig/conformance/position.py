@@ -11,7 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.moment import Kind
-from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState
+from vfiomig.protocol.v1.states import (
+    DEFAULT_STATE,
+    ArcClass,
+    DeviceState,
+    arc_between,
+)
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
 if TYPE_CHECKING:
@@ -21,10 +26,12 @@ if TYPE_CHECKING:
 
 Range = tuple[int, int]  # offset, size
 
+_NEVER_GRANTED: Final = (ArcClass.INV, ArcClass.ERRW)
 _SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
 
 # Which accesses a fault that the bench armed under a name shows itself at.
 _FAULT_AT: Final = {
+    Kind.READ_DEVICE_STATE: ("device_state",),
     Kind.WRITE_DEVICE_STATE: ("device_state",),
     Kind.READ_PENDING_BYTES: ("pending_bytes", "data"),
     Kind.READ_DATA_OFFSET: ("data_offset", "data"),
@@ -35,7 +42,7 @@ _FAULT_AT: Final = {
 }
 
 # A history of a million one-byte reads must not become a million ranges.
-_RANGES_LIMIT: Final = 64
+RANGES_LIMIT: Final = 64
 
 
 def _add(ranges: list[Range], offset: int, size: int) -> None:
@@ -45,12 +52,12 @@ def _add(ranges: list[Range], offset: int, size: int) -> None:
         if first <= offset <= first + length:
             ranges[-1] = (first, max(length, offset + size - first))
             return
-    if len(ranges) >= _RANGES_LIMIT:
+    if len(ranges) >= RANGES_LIMIT:
         ranges.sort()
         joined = [ranges[0]]
         for each in ranges[1:]:
-            _add(joined, *each) if len(joined) < _RANGES_LIMIT else joined.append(each)
-        ranges[:] = joined[-_RANGES_LIMIT:]
+            _add(joined, *each) if len(joined) < RANGES_LIMIT else joined.append(each)
+        ranges[:] = joined[-RANGES_LIMIT:]
     ranges.append((offset, size))
 
 
@@ -85,9 +92,10 @@ class Buffer:
 class Position:
     """Facts about one device; `follow` changes them, after the checks saw a moment.
 
-    A fault stays ``armed`` until a reset: an access that failed may have been refused
-    for another reason, with the fault still to come.  It is ``due`` until such an
-    access fails: only so long can it be missed.
+    A fault is ``due`` until an access that it shows itself at fails: only so long can
+    it be missed, and not behind a reset, which may have disarmed it.  It stays
+    ``armed`` until a reset that finds it gone off: an access that failed may have been
+    refused for another reason, with the fault still to come.
     """
 
     state: int | None = int(DEFAULT_STATE)
@@ -104,6 +112,7 @@ class Position:
     loaded: int = 0
     armed: tuple[str, ...] = ()
     due: tuple[str, ...] = ()
+    may_be_disarmed: bool = False
     has_failed: bool = False
     mapped: bool = False
 
@@ -138,13 +147,20 @@ class Position:
             step(self, moment)
 
     def _follow_failure(self, moment: Moment) -> None:
-        self.has_failed = True
+        self.has_failed |= not self._is_due_refusal(moment)
         for site in _FAULT_AT.get(moment.kind, ()):
             if site in self.due:
                 due = list(self.due)
                 due.remove(site)
                 self.due = tuple(due)
                 return
+
+    def _is_due_refusal(self, moment: Moment) -> bool:
+        """Tell whether a write asked for what no driver may grant (V1-TRANS-30)."""
+        is_asked = moment.kind is Kind.WRITE_DEVICE_STATE and moment.errno
+        if not is_asked or self.state is None or moment.value is None:
+            return False
+        return arc_between(self.state, moment.value).arc_class in _NEVER_GRANTED
 
     # -- device_state ----------------------------------------------------------------
 
@@ -197,7 +213,7 @@ class Position:
         if moment.ok:
             self._enter(None, int(DEFAULT_STATE))
             self.state_before_failure = self.attempted = self.raw_state = None
-            self.armed = self.due = ()
+            self.armed, self.may_be_disarmed = self.due, True
             self.has_failed = False
         else:
             self.state_before_failure, self.state = self.state, None
@@ -265,6 +281,7 @@ class Position:
     def _fail(self, moment: Moment) -> None:
         self.armed = (*self.armed, moment.on)
         self.due = (*self.due, moment.on)
+        self.may_be_disarmed = False
 
 
 _STEPS: Final[dict[Kind, Callable[[Position, Moment], None]]] = {

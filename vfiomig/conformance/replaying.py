@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from vfiomig.conformance.catalogue import bound_checks, load_catalogue, rule_named
 from vfiomig.conformance.conversation.conversation import Conversation
 from vfiomig.conformance.conversation.steps import Step, TokenError, read_token
-from vfiomig.conformance.holding import Bench, Held, Job, Report, Scripted, Shortened
+from vfiomig.conformance.holding import Bench, Held, Job, Report, Scripted
 from vfiomig.conformance.ruling import Broken
+from vfiomig.conformance.shortening import DIED, Shortened, Shortener, Sought
 from vfiomig.conformance.worker import work
 from vfiomig.protocol.errors import DriverDiedError
 from vfiomig.protocol.v1.registers import Register
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     Steps = tuple[Step, ...]
 
-DIED: Final = "died"  # what a token has in the place of a rule
 _BUDGET: Final = 512 << 20  # bytes of data
 _NO_STEPS: Final = frozenset({"perform", "close"})
 _HIGHEST: Final = {"state": 0xFFFF_FFFF, "offset": 1 << 40, "size": 4096, "code": 4095}
@@ -115,7 +115,10 @@ class _ReplayBench(Bench):
             yield taken
         if rule is not None and rule.id in taken.broken:
             try:
-                yield self._explained(rule.id, self.replay.steps, self.checks)
+                sought = Sought(
+                    rule=rule.id, is_outcome=taken.broken[rule.id].is_outcome
+                )
+                yield Shortener(self, sought).explain(self.replay.steps)
             except DriverDiedError:
                 return  # not this time: what was seen above is the finding
 

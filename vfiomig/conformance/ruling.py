@@ -33,13 +33,16 @@ class Broken:
     """The rule was broken.
 
     ``because`` are the sentences of the argument; the last one is the contradiction.
-    ``witnesses`` are the moments that it names A, B, C in their order.
+    ``witnesses`` are the moments that it names A, B, C in their order.  Where it
+    ``is_outcome``, a whole migration came to something else than it had to, and the
+    rule is the likeliest of several to blame.
     """
 
     expected: str
     actual: str
     witnesses: tuple[Witness, ...]
     because: tuple[str, ...]
+    is_outcome: bool = False
 
 
 # None: the premise did not come true.

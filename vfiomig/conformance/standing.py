@@ -22,6 +22,7 @@ from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
 if TYPE_CHECKING:
     from vfiomig.conformance.moment import Moment
+    from vfiomig.conformance.position import Position
     from vfiomig.conformance.ruling import Ruling
 
 _STATE: Final = Kind.READ_DEVICE_STATE
@@ -163,10 +164,16 @@ def _is_of_buffer(moment: Moment) -> bool:
 def _is_owed(moment: Moment) -> bool:
     """Tell whether what a read shows is to be shown again."""
     if moment.kind is Kind.READ_DATA_OFFSET:
-        return moment.position.is_saving
+        return moment.position.is_saving and bool(moment.position.pending)
     if moment.kind in _BUFFER:
-        return moment.position.is_saving and moment.position.buffer is not None
+        position = moment.position
+        return position.is_saving and bool(position.pending) and _has_data(position)
     return True
+
+
+def _has_data(position: Position) -> bool:
+    """Tell whether there is a buffer, and none that is known to be empty."""
+    return position.buffer is not None and position.buffer.size != 0
 
 
 def _changed(moment: Moment, seen: _Seen, suspect: Moment, value: int | str) -> Broken:
@@ -261,8 +268,8 @@ class Refusals:
             return None
         self._earlier = witness(moment)
         position = moment.position
-        if position.armed:
-            return None
+        if position.armed and (position.due or earlier is None):
+            return None  # this may be where the fault goes off
         if position.state in _OUTSIDE_SESSIONS:
             because = "no session is open that could have an error to report;"
             return _refused(moment, because)

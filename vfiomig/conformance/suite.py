@@ -1,39 +1,51 @@
 """The suite: every rule that can be judged, against one driver.
 
 Effort is counted in conversations, never in seconds: the same seed gives the same
-findings.  Conversations are held in a worker; when one dies, another goes on behind
-the conversation that killed it.
+findings, in one process or in many.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from vfiomig.conformance.catalogue import Rule, bound_checks, load_catalogue
+from vfiomig.conformance.campaign import Plan, in_turn, spread
+from vfiomig.conformance.catalogue import Rule, load_catalogue
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, token_of
-from vfiomig.conformance.finding import Finding, RuleResult, Verdict, verdict_on
+from vfiomig.conformance.finding import (
+    Death,
+    Finding,
+    Outcome,
+    RuleResult,
+    Verdict,
+    verdict_on,
+)
 from vfiomig.conformance.holding import (
-    Bench,
     Generated,
     Held,
     Job,
-    Report,
+    Look,
+    Members,
+    NotStarted,
     Scripted,
     Shorten,
-    Shortened,
 )
-from vfiomig.conformance.worker import WorkerDied, WorkerEndedError, work
-from vfiomig.protocol.bench import BenchAccess, bench_of
+from vfiomig.conformance.shortening import DIED, Shortened, Sought
+from vfiomig.conformance.target import TargetStartError
+from vfiomig.conformance.worker import WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Executor
 
+    from vfiomig.conformance.campaign import Done
     from vfiomig.conformance.ruling import Broken
     from vfiomig.host.device_ops import TrappedDriver
 
     Steps = tuple[Step, ...]
+    DoJobs: TypeAlias = Callable[[Sequence[Job]], Iterator[Done]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,58 +62,22 @@ class Effort:
 
 EFFORTS: Final = {
     "quick": Effort(conversations=20, accesses=150_000, data=512 << 20),
-    "normal": Effort(conversations=200, accesses=1_000_000, data=2 << 30),
-    "thorough": Effort(conversations=2000, accesses=20_000_000, data=16 << 30),
+    "normal": Effort(conversations=300, accesses=1_000_000, data=2 << 30),
+    "thorough": Effort(conversations=3000, accesses=20_000_000, data=16 << 30),
 }
 
 _BLOCK: Final = 10  # generated conversations in a job
-_SCRIPTS_BLOCK: Final = 20
-_DEATHS_LIMIT: Final = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Death:
-    """A driver that died: the access, the error, its line, and the conversation."""
-
-    access: str
-    error: str
-    where: str
-    steps: Steps
-    printed: str = ""
-    token: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What the suite found: a result for each rule, and the deaths."""
-
-    results: tuple[RuleResult, ...]
-    deaths: tuple[Death, ...]
-    conversations: int
-    accesses: int
-    data: int
-    is_interrupted: bool = False
-
-    @property
-    def findings(self) -> list[Finding]:
-        """The findings of rules that fail the suite, in the order of the catalogue."""
-        return [
-            result.finding
-            for result in self.results
-            if result.verdict is Verdict.BROKEN and result.finding is not None
-        ]
-
-    @property
-    def verdict(self) -> str:
-        """``held``, ``broken`` or ``died``, as `--json` has it."""
-        if self.findings:
-            return "broken"
-        return "died" if self.deaths else "held"
+_SCRIPTS_BLOCK: Final = 24
+_OUTCOMES_LIMIT: Final = 6  # of those that are made short: they have few roots
+_DEATHS_LIMIT: Final = 8  # workers that a driver may take with it
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far the suite is; shown while it runs."""
+    """How far the suite is; shown while it runs.
+
+    ``reached`` counts, for each rule, the conversations in which it was ruled on.
+    """
 
     planned: int
     conversations: int = 0
@@ -118,31 +94,42 @@ def run_suite(
     *,
     effort: Effort = EFFORTS["normal"],
     seed: int = 1,
-    prefix: str = "",
+    rules: Sequence[Rule] | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Outcome:
-    """Judge a driver by all rules that begin with ``prefix``.
+    """Judge a driver by the rules given, all of the catalogue by default.
 
     ``watch`` is called after each conversation.  An interrupt ends it early, with what
     was found so far.
+
+    Raises:
+        TargetStartError: the first driver could not be made.
     """
-    catalogue = load_catalogue()
-    chosen = [r for r in catalogue if r.id.startswith(prefix) or r.origin == prefix]
-    members = _members_of(make_driver)
-    suite = _Suite(make_driver, chosen, effort, watch)
-    interrupted = False
-    try:
-        suite.hold(_jobs(effort, seed))
-    except KeyboardInterrupt:
-        interrupted = True
-    try:
-        suite.shorten()
-    except KeyboardInterrupt:
-        interrupted = True
-    return suite.outcome(members, interrupted=interrupted)
+    plan, jobs = _planned(effort, seed, rules)
+    suite = _Suite(plan, rules, watch, lambda jobs: in_turn(make_driver, plan, jobs))
+    return suite.run(jobs, effort)
 
 
-def _jobs(effort: Effort, seed: int) -> list[Job]:
+def run_suite_on(
+    target: str,
+    executor: Executor,
+    *,
+    effort: Effort = EFFORTS["normal"],
+    seed: int = 1,
+    rules: Sequence[Rule] | None = None,
+    watch: Callable[[Progress], None] = lambda _: None,
+) -> Outcome:
+    """Do what `run_suite` does on an executor, which is sent the target's name."""
+    plan, jobs = _planned(effort, seed, rules)
+    suite = _Suite(
+        plan, rules, watch, lambda jobs: spread(executor, target, plan, jobs)
+    )
+    return suite.run(jobs, effort)
+
+
+def _planned(
+    effort: Effort, seed: int, rules: Sequence[Rule] | None
+) -> tuple[Plan, list[Job]]:
     total = len(scripts())
     jobs: list[Job] = [
         Scripted(first, min(first + _SCRIPTS_BLOCK, total))
@@ -150,159 +137,227 @@ def _jobs(effort: Effort, seed: int) -> list[Job]:
     ]
     blocks = -(-effort.conversations // _BLOCK)
     jobs += [Generated(seed * 1_000_003 + number, _BLOCK) for number in range(blocks)]
-    return jobs
-
-
-def _members_of(make_driver: Callable[[], TrappedDriver]) -> BenchAccess:
-    driver = make_driver()
-    try:
-        return bench_of(driver)
-    finally:
-        driver.close()
+    plan = Plan(
+        rules=tuple(rule.id for rule in (load_catalogue() if rules is None else rules)),
+        accesses=effort.accesses // len(jobs),
+        data=effort.data // len(jobs),
+    )
+    return plan, jobs
 
 
 class _Suite:
     def __init__(
         self,
-        make_driver: Callable[[], TrappedDriver],
-        rules: Sequence[Rule],
-        effort: Effort,
+        plan: Plan,
+        rules: Sequence[Rule] | None,
         watch: Callable[[Progress], None],
+        do_jobs: DoJobs,
     ) -> None:
-        self._rules = rules
+        self._rules = load_catalogue() if rules is None else tuple(rules)
         self._watch = watch
-        own = [r for r in rules if r.party == "vendor driver"]
-        self._bench = Bench(
-            make_driver=make_driver,
-            checks=bound_checks(own),
-            rule_ids={r.origin: r.id for r in own},
-            bytes_left=effort.data,
-            accesses_left=effort.accesses,
-        )
-        planned = len(scripts()) + effort.conversations
-        self.progress = Progress(planned)
+        self._do_jobs = do_jobs
+        self._members = Members()
+        self._ended = 0  # workers that the driver took with it
         self._shortened: dict[str, Shortened] = {}
+        self._consequences: dict[str, str] = {}  # rule, the one that is to blame
+        self.progress = Progress(0)
+
+    def run(self, jobs: list[Job], effort: Effort) -> Outcome:
+        """Hold all conversations, make those of findings short, and sum up."""
+        self.progress.planned = len(scripts()) + effort.conversations
+        self._look()
+        is_interrupted = False
+        try:
+            self._hold(jobs)
+        except KeyboardInterrupt:
+            is_interrupted = True
+        try:
+            self._shorten()
+        except KeyboardInterrupt:
+            is_interrupted = True
+        return self._outcome(is_interrupted=is_interrupted)
 
     # -- holding -----------------------------------------------------------------------
 
-    def hold(self, jobs: list[Job]) -> None:
-        """Do all jobs, with a new worker behind each that died."""
-        while jobs:
-            done = 0
-            try:
-                for number, report in work(self._bench, jobs):
-                    done = number + (report is None)
-                    if isinstance(report, Held):
-                        self._take(report)
-            except WorkerEndedError as end:
-                self._bury(end.died)
-                if len(self.progress.deaths) >= _DEATHS_LIMIT:
-                    return
-                jobs = self._rest(jobs[done:])
-            else:
+    def _look(self) -> None:
+        """See which members of the bench the driver has, and that it starts."""
+        for _, report in self._do_jobs([Look()]):
+            match report:
+                case Members():
+                    self._members = report
+                case NotStarted(why):
+                    raise TargetStartError(why)
+                case WorkerDied():
+                    message = f"the driver did not start: {report.how}"
+                    raise TargetStartError(message)
+
+    def _hold(self, jobs: list[Job]) -> None:
+        for _, report in self._do_jobs(jobs):
+            if isinstance(report, Held):
+                self._take(report)
+            elif isinstance(report, WorkerDied):
+                self._ended += 1
+                self._bury(report)
+            if self._ended >= _DEATHS_LIMIT or self._is_decided():
                 return
 
-    def _rest(self, jobs: list[Job]) -> list[Job]:
-        """Return what is left behind the conversation that killed the worker."""
-        first, *others = jobs
-        if isinstance(first, Scripted):
-            killed = self.progress.deaths[-1].steps
-            for number in range(first.first, first.end):
-                if scripts()[number][: len(killed)] == killed:
-                    return [Scripted(number + 1, first.end), *others]
-        return others
+    def _is_decided(self) -> bool:
+        """Tell whether nothing is left to be found out."""
+        own = [rule for rule in self._rules if rule.party == "vendor driver"]
+        return all(rule.id in self.progress.broken for rule in own)
 
     def _take(self, held: Held) -> None:
         progress = self.progress
         progress.conversations += 1
         progress.accesses += held.accesses
         progress.data += held.moved
-        for rule, count in held.reached.items():
-            progress.reached[rule] = progress.reached.get(rule, 0) + count
+        for rule in held.reached:
+            progress.reached[rule] = progress.reached.get(rule, 0) + 1
         for rule, broken in held.broken.items():
-            progress.broken.setdefault(rule, (held.steps, broken))
+            known = progress.broken.get(rule)
+            if known is None or (known[1].is_outcome and not broken.is_outcome):
+                progress.broken[rule] = (held.steps, broken)
         if held.died is not None:
-            death = held.died
-            told = {(each.error, each.where) for each in progress.deaths}
-            if (death.error, death.where) not in told:
-                progress.deaths.append(
-                    Death(
-                        access=death.access,
-                        error=death.error,
-                        where=death.where,
-                        steps=held.steps,
-                        token=token_of("died", held.steps),
-                    )
-                )
+            died = held.died
+            self._mourn(died.access, died.error, died.where, held.steps)
         self._watch(progress)
 
     def _bury(self, died: WorkerDied) -> None:
+        self._mourn(died.access, died.how, "", died.steps, died.printed)
+        self._watch(self.progress)
+
+    def _mourn(
+        self, access: str, error: str, where: str, steps: Steps, printed: str = ""
+    ) -> None:
+        told = {(each.access, each.error, each.where) for each in self.progress.deaths}
+        if (access, error, where) in told:
+            return
         self.progress.deaths.append(
             Death(
-                access=died.access,
-                error=died.how,
-                where="",
-                steps=died.steps,
-                printed=died.printed,
-                token=token_of("died", died.steps),
+                access=access,
+                error=error,
+                where=where,
+                steps=steps,
+                printed=printed,
+                token=token_of(DIED, steps),
             )
         )
-        self._watch(self.progress)
 
     # -- shortening --------------------------------------------------------------------
 
-    def shorten(self) -> None:
-        """Make the conversation of each finding short, and see that it comes again."""
-        left = {rule: steps for rule, (steps, _) in self.progress.broken.items()}
-        while left:
-            self.progress.shortening = len(left)
-            self._watch(self.progress)
-            jobs: list[Job] = [Shorten(rule, steps) for rule, steps in left.items()]
-            names = list(left)
-            number = 0
-            try:
-                for number, report in work(self._bench, jobs):
-                    self._keep(report)
-                    left.pop(names[number], None)
-            except WorkerEndedError:
-                # Shortening met what kills it: the finding stays as long as it was.
-                name = next(iter(left))
-                steps = left.pop(name)
-                self._shortened[name] = Shortened(rule=name, steps=steps)
-        self.progress.shortening = 0
+    def _shorten(self) -> None:
+        """Make the conversation of each finding short, and see that it comes again.
 
-    def _keep(self, report: Report | None) -> None:
-        if isinstance(report, Shortened):
-            self._shortened[report.rule] = report
+        One that kills its worker meanwhile stays as long as it was.
+        """
+        jobs = self._to_shorten()
+        for number, report in self._do_jobs(jobs):
+            self.progress.shortening = len(jobs) - number
+            self._watch(self.progress)
+            if isinstance(report, Shortened):
+                self._keep(report)
+        self.progress.shortening = 0
+        self._separate_consequences()
+
+    def _to_shorten(self) -> list[Shorten]:
+        jobs: list[Shorten] = []
+        outcomes: list[Shorten] = []
+        for rule, (steps, broken) in self.progress.broken.items():
+            sought = Sought(rule=rule, is_outcome=broken.is_outcome)
+            (outcomes if broken.is_outcome else jobs).append(Shorten(sought, steps))
+        outcomes.sort(key=lambda job: len(job.steps))
+        jobs += outcomes[:_OUTCOMES_LIMIT]
+        for death in self.progress.deaths:
+            if death.where:  # it raised, and its worker lived on
+                sought = Sought(rule=DIED, error=death.error)
+                jobs.append(Shorten(sought, death.steps))
+        return jobs
+
+    def _keep(self, report: Shortened) -> None:
+        sought = report.sought
+        if sought.error:
+            self._shorten_death(report)
+        elif report.is_flaky or not sought.is_outcome:
+            self._shortened[sought.rule] = report
+        elif report.broken is not None:
+            known = self._shortened.get(report.rule)
+            if known is None or len(report.history) < len(known.history):
+                self._shortened[report.rule] = report
+
+    def _shorten_death(self, report: Shortened) -> None:
+        if report.is_flaky:
+            return
+        deaths = self.progress.deaths
+        for number, death in enumerate(deaths):
+            if death.error == report.sought.error and death.where:
+                deaths[number] = dataclasses.replace(
+                    death,
+                    steps=report.steps,
+                    history=report.history,
+                    token=token_of(DIED, report.steps),
+                )
+
+    def _separate_consequences(self) -> None:
+        """Blame for outcomes only those rules that their shortest conversations name.
+
+        A device that loses its state does so whatever else is special about a
+        conversation.
+        """
+        roots = [
+            report
+            for report in self._shortened.values()
+            if report.sought.is_outcome and not report.is_flaky
+        ]
+        if not roots:
+            return
+        names = [report.rule for report in roots]
+        for rule, (_, broken) in list(self.progress.broken.items()):
+            known = self._shortened.get(rule)
+            if broken.is_outcome and rule not in names and known is None:
+                del self.progress.broken[rule]
+                self._consequences[rule] = names[0]
+        for report in roots:
+            if report.broken is not None and report.rule not in self.progress.broken:
+                self.progress.broken[report.rule] = (report.steps, report.broken)
 
     # -- the outcome -------------------------------------------------------------------
 
-    def outcome(self, members: BenchAccess, *, interrupted: bool) -> Outcome:
-        """Return what was found."""
+    def _outcome(self, *, is_interrupted: bool) -> Outcome:
         progress = self.progress
         return Outcome(
-            results=tuple(self._result(rule, members) for rule in self._rules),
+            results=tuple(self._result(rule) for rule in self._rules),
             deaths=tuple(progress.deaths),
             conversations=progress.conversations,
             accesses=progress.accesses,
             data=progress.data,
-            is_interrupted=interrupted,
+            is_interrupted=is_interrupted,
         )
 
-    def _result(self, rule: Rule, members: BenchAccess) -> RuleResult:
+    def _result(self, rule: Rule) -> RuleResult:
         reached = self.progress.reached.get(rule.id, 0)
-        if rule.party == "user application":
-            reason = "it is the user application's"
-        elif rule.untestable and not reached:
-            reason = rule.untestable
-        else:
-            reason = "" if reached else _missing(rule, members)
+        if rule.id in self._consequences:
+            reason = f"it cannot be told while {self._consequences[rule.id]} is broken"
+            verdict = Verdict.NOT_REACHED
+            return RuleResult(rule=rule, verdict=verdict, reason=reason)
+        reason = "" if reached else self._why_not(rule)
         if reason:
             return RuleResult(rule=rule, verdict=Verdict.NOT_APPLICABLE, reason=reason)
         if rule.id not in self.progress.broken:
             verdict = verdict_on(rule, reached=reached, finding=None)
             return RuleResult(rule=rule, verdict=verdict, reached=reached)
         return self._broken_result(rule, reached)
+
+    def _why_not(self, rule: Rule) -> str:
+        """Say why a rule that was not reached does not apply; empty if it does."""
+        if rule.party == "user application":
+            return "it is the user application's"
+        if rule.untestable:
+            return rule.untestable
+        if rule.bench and not self._members.snapshot:
+            return "the driver has no snapshot()"
+        if rule.level == "MAY":
+            return "the driver made no use of what this rule permits"
+        return ""
 
     def _broken_result(self, rule: Rule, reached: int) -> RuleResult:
         shortened = self._shortened.get(rule.id)
@@ -325,12 +380,3 @@ class _Suite:
         )
         verdict = verdict_on(rule, reached=reached, finding=finding)
         return RuleResult(rule=rule, verdict=verdict, reached=reached, finding=finding)
-
-
-def _missing(rule: Rule, members: BenchAccess) -> str:
-    """Say which member of the bench a rule needs that the driver does not have."""
-    if not rule.bench:
-        return ""
-    if members.snapshot is None:
-        return "the driver has no snapshot()"
-    return ""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from vfiomig.conformance.conversation.steps import Step
+from vfiomig.conformance.deadly import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ _LENGTH: Final = struct.Struct("<Q")
 _PRINTED_LIMIT: Final = 4000
 
 PATIENCE: Final = 8.0  # seconds that one access may take
+PATIENCE_NO_MORE: Final = 3.0  # ... once a driver has hung
 _GLANCE: Final = 0.5
 
 
@@ -76,8 +78,7 @@ class _Notice:
 
     def access(self) -> str:
         _, name, offset, size = _LAST.unpack_from(self._page)
-        text = name.rstrip(b"\0").decode("ascii", "replace")
-        return f"{text} of {size} bytes at {offset:#x}" if size else text
+        return words_of(name.rstrip(b"\0").decode("ascii", "replace"), offset, size)
 
     def steps(self) -> tuple[Step, ...]:
         (length,) = _LENGTH.unpack_from(self._page, _LAST.size)
@@ -90,7 +91,9 @@ class _Notice:
         self._page.close()
 
 
-def work(bench: Bench, jobs: list[Job]) -> Iterator[tuple[int, Report | None]]:
+def work(
+    bench: Bench, jobs: list[Job], *, patience: float = PATIENCE
+) -> Iterator[tuple[int, Report | None]]:
     """Do jobs in another process; yield (job number, report), then (number, None).
 
     Raises:
@@ -107,7 +110,7 @@ def work(bench: Bench, jobs: list[Job]) -> Iterator[tuple[int, Report | None]]:
         process.start()
         theirs.close()
         try:
-            yield from _reports(ours, process, notice, output.fileno())
+            yield from _reports(ours, process, notice, output.fileno(), patience)
         finally:
             if process.is_alive():
                 process.kill()
@@ -126,7 +129,11 @@ class WorkerEndedError(Exception):
 
 
 def _reports(
-    ours: Connection, process: Any, notice: _Notice, output: int
+    ours: Connection,
+    process: Any,
+    notice: _Notice,
+    output: int,
+    patience: float,
 ) -> Iterator[tuple[int, Report | None]]:
     beats, since = -1, time.monotonic()
     while True:
@@ -142,8 +149,8 @@ def _reports(
             continue
         if notice.beats() != beats:
             beats, since = notice.beats(), time.monotonic()
-        elif time.monotonic() - since > PATIENCE:
-            how = f"it did not answer within {PATIENCE:g} seconds"
+        elif time.monotonic() - since > patience:
+            how = f"it did not answer within {patience:g} seconds"
             raise WorkerEndedError(_died(how, notice, output))
     process.join()
     raise WorkerEndedError(_died(_how_it_ended(process.exitcode), notice, output))

@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vfiomig.conformance.explain import explain
-from vfiomig.conformance.finding import Verdict
+from vfiomig.conformance.finding import verdict_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vfiomig.conformance.explain import Argument
-    from vfiomig.conformance.finding import Finding, RuleResult
-    from vfiomig.conformance.suite import Death, Outcome
+    from vfiomig.conformance.finding import Death, Finding, Outcome, RuleResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
     """One run of the suite on one target, after its baseline was applied.
 
-    ``conversations`` counts, for each rule, those in which it was reached; ``stale``
-    are baseline entries, as lines, whose rule held.
+    ``stale`` are baseline entries, as lines, whose rule held.
     """
 
     target: str
@@ -30,7 +26,6 @@ class CheckReport:
     effort: str
     outcome: Outcome
     results: tuple[RuleResult, ...]
-    conversations: Mapping[str, int]
     stale: tuple[str, ...] = ()
 
     @property
@@ -41,9 +36,7 @@ class CheckReport:
     @property
     def verdict(self) -> str:
         """``held``, ``broken`` or ``died``: what `--json` says."""
-        if any(result.verdict is Verdict.BROKEN for result in self.results):
-            return "broken"
-        return "died" if self.deaths else "held"
+        return verdict_of(self.results, has_died=bool(self.deaths))
 
     @property
     def ok(self) -> bool:

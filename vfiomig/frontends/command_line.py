@@ -15,6 +15,7 @@ from vfiomig.frontends.commands.check import check
 from vfiomig.frontends.commands.doctor import doctor
 from vfiomig.frontends.commands.judge import judge
 from vfiomig.frontends.commands.migrate import migrate
+from vfiomig.frontends.commands.mutants import mutants
 from vfiomig.frontends.commands.replay import replay
 from vfiomig.frontends.commands.rules import rules
 from vfiomig.frontends.exit_codes import (
@@ -60,6 +61,7 @@ vfiomig.add_command(replay)
 vfiomig.add_command(doctor)
 vfiomig.add_command(judge)
 vfiomig.add_command(rules)
+vfiomig.add_command(mutants)
 
 
 def run_command() -> tuple[int, str]:

@@ -275,11 +275,19 @@ class DeviceFd:
             raise error
         if isinstance(error, OSError) and _is_errno(error.errno):
             raise error
+        if isinstance(error, OSError) and _is_lone_errno(error.args):
+            code = error.args[0]
+            raise OSError(code, errno.errorcode.get(code, "")) from error
         died = DriverDiedError.of(self._driver, access, error)
         if error.__traceback__ is None or error.__traceback__.tb_next is None:
             where = _place_of(self._driver, member)  # the driver was not even entered
             died = DriverDiedError(access, where, died.error)
         raise died from error
+
+
+def _is_lone_errno(arguments: tuple[object, ...]) -> bool:
+    """Tell ``OSError(errno.EINVAL)``, which Python takes for a message."""
+    return len(arguments) == 1 and _is_errno(arguments[0])
 
 
 def _refuse(code: int, why: str) -> NoReturn:

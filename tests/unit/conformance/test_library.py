@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 import vfiomig
+from vfiomig.conformance.finding import Death
 from vfiomig.conformance.library import (
     NonConformingError,
     check_vendor_driver,
     lines_of_death,
 )
-from vfiomig.conformance.suite import Death
 from vfiomig.vendor.reference import ReferenceDriver
 from vfiomig.vendor.scratchpad import ScratchpadModel
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from vfiomig.conformance.conversation.steps import read_token
-from vfiomig.conformance.suite import Effort, Outcome, run_suite
+from vfiomig.conformance.suite import Effort, run_suite
 from vfiomig.conformance.target import load_target
+
+if TYPE_CHECKING:
+    from vfiomig.conformance.finding import Outcome
 
 FEW = Effort(conversations=0, accesses=100_000, data=64 << 20)
 

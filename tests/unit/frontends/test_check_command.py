@@ -6,15 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from tests.unit.frontends.check_drivers import write_drivers
-from vfiomig.frontends import cli
 from vfiomig.frontends.exit_codes import (
     DONE,
     INTERRUPTED,
@@ -23,30 +21,16 @@ from vfiomig.frontends.exit_codes import (
     NOT_STARTED,
 )
 
-Vfiomig: TypeAlias = Callable[..., tuple[int, str, str]]
+if TYPE_CHECKING:
+    from tests.unit.frontends.conftest import Vfiomig
 
 OPENED = "v1/device-state/running-on-open"
 
 
-@pytest.fixture
-def vfiomig(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Vfiomig:
-    """Run a command line beside driver.py; return exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def _drivers(tmp_path: Path) -> None:
+    """Have a driver.py in the folder of the command lines."""
     write_drivers(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vfiomig", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        output, errors = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, output, errors
-
-    return run
 
 
 def test_list_names_the_rules_of_the_vendor_driver_and_ends(vfiomig: Vfiomig) -> None:

@@ -7,13 +7,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 
-from vfiomig.frontends import cli
 from vfiomig.frontends.exit_codes import (
     DONE,
     INTERRUPTED,
@@ -22,9 +20,10 @@ from vfiomig.frontends.exit_codes import (
     NOT_STARTED,
 )
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+if TYPE_CHECKING:
+    from tests.unit.frontends.conftest import Vfiomig
 
-Vfiomig: TypeAlias = Callable[..., tuple[int, str, str]]
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 SMALL = '[[device]]\ntarget = "reference"\nname = "pad"\n'
 SMALL_COUNTER = f"{EXAMPLES / '01_smallest_driver.py'}:Counter"
@@ -47,26 +46,6 @@ HARMLESS = {
     "write": "pass",
     "close": "pass",
 }
-
-
-@pytest.fixture
-def vfiomig(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Vfiomig:
-    """Run a command line in an empty folder; return exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vfiomig", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        output, errors = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, output, errors
-
-    return run
 
 
 def driver(**bodies: str) -> str:

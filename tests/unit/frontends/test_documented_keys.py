@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import pytest
 
+from tests.unit.frontends.documented import SECTIONS, example_of, paths_in, rows_of
 from tests.unit.frontends.report.sample_runs import everything, failed, moved
 from vfiomig.frontends.report.as_json import as_json
 from vfiomig.frontends.scenario import KEYS, load_scenario
@@ -17,39 +17,11 @@ from vfiomig.frontends.toml_values import REQUIRED, key_paths
 from vfiomig.migration.metrics import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-PAGE: Final = (Path(__file__).parents[3] / "specs" / "README.md").read_text()
-SECTIONS: Final = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")}
 SCENARIO: Final = SECTIONS["SCENARIO.toml"]
 JSON: Final = SECTIONS["The JSON of `vfiomig migrate --json`"]
 KEY: Final = dict(key_paths(KEYS))
-
-
-def rows_of(section: str) -> dict[str, list[str]]:
-    """Return the rows of a section's table: the other cells, by key."""
-    rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)
-    assert len({key for key, _ in rows}) == len(rows)
-    return {key: cells.split(" | ") for key, cells in rows}
-
-
-def example_of(section: str, language: str) -> str:
-    """Return the one fenced block of a section in a language."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.M | re.S)
-    return str(block)
-
-
-def paths_in(value: object, place: str = "") -> Iterator[str]:
-    """Yield the path of every key that holds a value; [] stands for a list."""
-    match value:
-        case dict():
-            for key, inner in value.items():
-                yield from paths_in(inner, f"{place}.{key}" if place else key)
-        case list():
-            for inner in value:
-                yield from paths_in(inner, f"{place}[]")
-        case _:
-            yield place
 
 
 def real_paths() -> set[str]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.frontends.check_drivers import write_drivers
 from vfiomig.conformance.conversation.steps import Step, step, token_of
-from vfiomig.frontends import cli
 from vfiomig.frontends.exit_codes import DONE, MISUSE, NOT_AS_EXPECTED, NOT_STARTED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-Vfiomig: TypeAlias = Callable[..., tuple[int, str, str]]
+    from tests.unit.frontends.conftest import Vfiomig
 
 SAVE = (step("enter", "source", 2), step("iterate", "source", 1))
 OPENED = "v1/device-state/running-on-open"
@@ -25,25 +23,10 @@ BITS = token_of(OPENED, (step("read_device_state", "source"),))
 DEATH = token_of("died", SAVE)
 
 
-@pytest.fixture
-def vfiomig(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Vfiomig:
-    """Run a command line beside driver.py; return exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def _drivers(tmp_path: Path) -> None:
+    """Have a driver.py in the folder of the command lines."""
     write_drivers(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vfiomig", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        output, errors = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, output, errors
-
-    return run
 
 
 def test_a_rule_that_breaks_again_is_explained(vfiomig: Vfiomig) -> None:

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 
 from vfiomig.conformance.catalogue import load_catalogue
-from vfiomig.frontends import cli
 from vfiomig.frontends.exit_codes import DONE, MISUSE
 
-Vfiomig: TypeAlias = Callable[..., tuple[int, str, str]]
+if TYPE_CHECKING:
+    from tests.unit.frontends.conftest import Vfiomig
 
 STABLE = "v1/data-size/stable-within-iteration"
-
-
-@pytest.fixture
-def vfiomig(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Vfiomig:
-    """Run a command line in an empty folder; return exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vfiomig", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        output, errors = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, output, errors
-
-    return run
 
 
 def test_every_rule_is_listed_once_in_the_catalogues_order(vfiomig: Vfiomig) -> None:
@@ -78,7 +56,7 @@ def test_one_rule_is_shown_in_full(vfiomig: Vfiomig, name: str) -> None:
     assert "-- linux/vfio.h, saving step (c)" in words
     assert "Check: data_size:stable_within_iteration" in words
     assert "Premise: " in words
-    assert "Takes away: stop-and-copy" in words
+    assert "Takes away: stop-and-copy plain stop-and-copy: State that " in words
 
 
 def test_what_decides_a_rule_without_a_check_is_said(vfiomig: Vfiomig) -> None:

@@ -6,87 +6,28 @@ more in a session in which an access failed or was odd.
 
 Rule 2: what may have gone through a mapping was not seen, so bytes of a sparse mmap
 area are never missing.
-
-Rule 3: an errno of the hardware's (EIO, ENODEV ...) is an error of the device, which
-a driver may report at any access (V1-SAVE-09).  Only a `REFUSAL` says that the driver
-does not take an access of this form.
 """
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance.data_accesses import (
+    all_moved,
+    buffer_in_sequence,
+    is_mappable,
+    is_refused,
+    lies_in,
+)
 from vfiomig.conformance.moment import EVERY_KIND, Kind
-from vfiomig.conformance.position import covers
 from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE
+from vfiomig.protocol.v1.saving import EMPTY_BUFFERS_LIMIT
 
 if TYPE_CHECKING:
     from vfiomig.conformance.moment import Moment
-    from vfiomig.conformance.position import Buffer, Range
+    from vfiomig.conformance.position import Buffer
     from vfiomig.conformance.ruling import Remembering, Ruling
-
-# AMB-06: so many empty buffers in a row, with bytes pending, are a livelock.
-EMPTY_BUFFERS_LIMIT: Final = 16
-
-REFUSAL: Final = frozenset(
-    {
-        errno.E2BIG,
-        errno.EACCES,
-        errno.EBADF,
-        errno.EFAULT,
-        errno.EINVAL,
-        errno.EMSGSIZE,
-        errno.ENOSYS,
-        errno.ENOTTY,
-        errno.EOPNOTSUPP,
-        errno.EPERM,
-        errno.ERANGE,
-        errno.ESPIPE,
-    }
-)
-
-_RANGES_KNOWN: Final = 64  # beyond it a position forgets some (position.py)
-
-
-def buffer_in_sequence(moment: Moment) -> Buffer | None:
-    """Return the current buffer if the driver owes something for it (rule 1)."""
-    position = moment.position
-    if not position.is_saving or position.has_failed or not position.pending:
-        return None
-    return position.buffer
-
-
-def lies_in(buffer: Buffer, moment: Moment) -> bool:
-    """Tell whether an access of data stays within a buffer of known size."""
-    if buffer.size is None or moment.offset < buffer.offset:
-        return False
-    return moment.offset + moment.size <= buffer.offset + buffer.size
-
-
-def all_moved(moment: Moment, ranges: list[Range], offset: int, size: int) -> bool:
-    """Tell whether bytes of the data section were moved, or may have been (rule 2)."""
-    if len(ranges) >= _RANGES_KNOWN:
-        return True
-    return covers([*ranges, *moment.region.areas], offset, size)
-
-
-def is_mappable(moment: Moment) -> bool:
-    """Tell whether an access touches a sparse mmap area."""
-    end = moment.offset + moment.size
-    return any(
-        start < end and moment.offset < start + size
-        for start, size in moment.region.areas
-    )
-
-
-def is_refused(moment: Moment) -> bool:
-    """Tell whether the driver does not take an access of this form (rule 3)."""
-    if moment.died:
-        return False
-    return moment.errno in REFUSAL or (not moment.errno and not moment.moved)
-
 
 # -- saving ----------------------------------------------------------------------------
 
@@ -117,8 +58,10 @@ def is_the_buffers_length() -> Remembering:
 
 
 def _buffer_of_trapped_read(moment: Moment) -> Buffer | None:
-    if moment.unseen or moment.position.armed or is_mappable(moment):
+    if moment.unseen or moment.position.armed:
         return None
+    if not moment.ok and is_mappable(moment):
+        return None  # V1-MMAP-05 it is that asks for it
     buffer = buffer_in_sequence(moment)
     return buffer if buffer is not None and lies_in(buffer, moment) else None
 

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.checks.data_size import all_moved
+from vfiomig.conformance.data_accesses import all_moved
 from vfiomig.conformance.moment import Kind
 from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.checks.data_size import (
+from vfiomig.conformance.data_accesses import (
     all_moved,
     buffer_in_sequence,
     is_mappable,
@@ -340,6 +340,8 @@ def error_at_the_next_access(moment: Moment) -> Ruling | None:
     """
     position, name = moment.position, _FAULT_OF[moment.kind]
     if not position.is_saving or name not in position.due or moment.died:
+        return None
+    if position.may_be_disarmed:
         return None
     buffer = buffer_in_sequence(moment)
     match moment.kind:

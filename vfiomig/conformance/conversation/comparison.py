@@ -16,6 +16,7 @@ from vfiomig.protocol.v1.states import DeviceState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vfiomig.conformance.conversation.damage import Damage
     from vfiomig.conformance.conversation.session import Session
     from vfiomig.protocol.history import Record
 
@@ -29,22 +30,32 @@ _BUFFERS_OF_NO_END: Final = 64
 
 
 class Comparison:
-    """The rulings of one conversation, by rule, with the record that they follow."""
+    """Adds what it rules to the rulings of a conversation, as of the last record."""
 
-    def __init__(self, rule_ids: Mapping[str, str], records: list[Record]) -> None:
+    def __init__(
+        self,
+        rule_ids: Mapping[str, str],
+        records: list[Record],
+        rulings: list[tuple[str, Ruling, int]],
+    ) -> None:
         self._rule_ids = rule_ids
         self._records = records
-        self.rulings: list[tuple[str, Ruling, int]] = []
-        self._work_shows = False
+        self._rulings = rulings
 
     def keeps(self, origin: str) -> None:
         """Rule that a rule was kept."""
         rule = self._rule_ids.get(origin)
         if rule is not None:
-            self.rulings.append((rule, HELD, len(self._records)))
+            self._rulings.append((rule, HELD, len(self._records)))
 
     def breaks(
-        self, origin: str, session: Session, *, expected: str, actual: str
+        self,
+        origin: str,
+        session: Session,
+        *,
+        expected: str,
+        actual: str,
+        is_outcome: bool = False,
     ) -> None:
         """Rule that it was broken by the last record."""
         rule = self._rule_ids.get(origin)
@@ -58,8 +69,9 @@ class Comparison:
             actual=actual,
             witnesses=(Witness(at, f"{session.device.name}: {what}"),),
             because=(f"however, {actual}: a contradiction.",),
+            is_outcome=is_outcome,
         )
-        self.rulings.append((rule, broken, at))
+        self._rulings.append((rule, broken, at))
 
     def decides(
         self, origin: str, session: Session, *, kept: bool, expected: str, actual: str
@@ -74,25 +86,27 @@ class Comparison:
 
     def load_refused(self, session: Session, stream: Stream | None) -> None:
         """Judge that a chunk of a whole stream was refused."""
-        if stream is None or not stream.is_evidence or "fault" in session.past:
+        if stream is None or not stream.is_evidence or session.is_armed:
             return
         self.breaks(
             rule_for(_features(session, stream)),
             session,
+            is_outcome=True,
             expected="every chunk is taken, in the order and the sizes of the source",
             actual=f"chunk {len(session.loaded or ())} of the source was refused",
         )
 
     def refused(self, session: Session, stream: Stream | None) -> None:
         """Judge that RUNNING was refused at the end of RESUMING."""
-        if _damage(session):
-            self.keeps("V1-TRANS-27")
+        if session.damage is not None:
+            self._is_told(session.damage)
         whole = _whole(session, stream)
-        if whole is None:
+        if whole is None or session.is_armed:
             return
         self.breaks(
             rule_for(_features(session, whole)),
             session,
+            is_outcome=True,
             expected=f"RUNNING, after all {len(whole.chunks)} chunks of the source",
             actual="the write to device_state failed",
         )
@@ -104,20 +118,17 @@ class Comparison:
         if stream is None or snapshot is None or stream.snapshot is None:
             return
         is_equal = snapshot == stream.snapshot
-        damage = _damage(session)
-        if damage and stream.is_evidence:
-            what = f"an error, or the source's state: the stream was {damage}"
-            actual = "RUNNING, in another state than the source's"
-            origin = "V1-RES-08" if damage == "foreign" else "V1-TRANS-27"
-            self.decides(origin, session, kept=is_equal, expected=what, actual=actual)
         whole = _whole(session, stream)
         if whole is None:
             return
         features = _features(session, whole)
+        if not is_equal and self._changes_by_itself(session, snapshot):
+            return
         if not is_equal:
             self.breaks(
                 rule_for(features),
                 session,
+                is_outcome=True,
                 expected=f"the source's state at stop, {stream.snapshot}",
                 actual=f"the destination's state is {snapshot}",
             )
@@ -128,6 +139,45 @@ class Comparison:
             self.keeps("V1-RES-10")
         if any(len(chunk) % 8 for chunk in whole.chunks):
             self.keeps("V1-SIZE-10")
+
+    def _changes_by_itself(self, session: Session, snapshot: str | None) -> bool:
+        """Tell whether a device that runs is, without any work, another one by now."""
+        return session.is_running and session.device.snapshot() != snapshot
+
+    def is_doubtful(
+        self, session: Session, stream: Stream | None, snapshot: str | None
+    ) -> bool:
+        """Tell whether a device runs, behind a damaged stream, in another state.
+
+        An error that showed while it was loaded is enough where nothing of it stayed.
+        """
+        damage = session.damage
+        if damage is None or snapshot is None or session.is_armed:
+            return False
+        if stream is None or not stream.is_evidence or stream.snapshot is None:
+            return False
+        if not session.load_failed and session.loaded != damage.chunks:
+            return False
+        is_undone = session.load_failed and snapshot in session.clean_snapshots
+        if snapshot == stream.snapshot or is_undone:
+            self._is_told(damage)
+            return False
+        return True
+
+    def _is_told(self, damage: Damage) -> None:
+        self.keeps(damage.origin)
+        self.keeps("V1-RES-06")
+
+    def ran_damaged(self, session: Session, damage: Damage, *, is_state: bool) -> None:
+        """Judge a device that runs in the state that a damaged stream left it in."""
+        if is_state:
+            return
+        self.breaks(
+            damage.origin,
+            session,
+            expected=f"an error, or the source's state: the stream was {damage.how}",
+            actual="RUNNING, in another state than the source's",
+        )
 
     # -- the device by itself ----------------------------------------------------------
 
@@ -143,39 +193,55 @@ class Comparison:
                 if state is not None
                 else "an error",
             )
-        if fresh and session.power_on is not None:
+        if not fresh or session.power_on is None:
+            return
+        is_fresh = session.power_on == fresh
+        if is_fresh or not self._changes_by_itself(session, session.power_on):
             self.decides(
                 "V1-RST-06",
                 session,
-                kept=session.power_on == fresh,
+                kept=is_fresh,
                 expected=f"the state of a fresh device, {fresh}",
                 actual=f"the state is {session.power_on}",
             )
 
     def was_reset(self, session: Session, snapshot: str, fresh: str) -> None:
         """Judge the state behind a reset."""
+        is_fresh = snapshot == fresh
+        if not is_fresh and self._changes_by_itself(session, snapshot):
+            return
         self.decides(
             "V1-RST-04",
             session,
-            kept=snapshot == fresh,
+            kept=is_fresh,
             expected=f"after the reset the state of a fresh device, {fresh}",
             actual=f"the state is {snapshot}",
         )
 
-    def worked(self, session: Session, *, changed: bool) -> None:
-        """Judge what work did: it reaches a device that runs, and no other."""
-        if not session.is_running:
-            self.keeps("V1-USER-02")
-        elif session.state == DeviceState.RUNNING:
-            self._work_shows |= changed
-        elif self._work_shows:
-            self.decides(
-                "V1-STATE-03",
-                session,
-                kept=changed,
-                expected="in pre-copy the device runs: work changes its state",
-                actual="work that shows in RUNNING does not show in pre-copy",
-            )
+    def worked(self, session: Session) -> None:
+        """Judge work that showed where the device runs, or was done where it stops."""
+        self.keeps("V1-STATE-03" if session.is_running else "V1-USER-02")
+
+    def stands_still(self, session: Session) -> None:
+        """Judge a device that ought to run, and on which work does not show."""
+        self.breaks(
+            "V1-STATE-03",
+            session,
+            expected="the device runs: work changes its state",
+            actual="work does not show that shows on a device that never stopped",
+        )
+
+    def read_again(self, session: Session, how: str, *, is_same: bool) -> None:
+        """Judge a buffer that was read once more."""
+        if session.position.has_failed or how == "mapped":
+            return
+        self.decides(
+            "V1-SAVE-03" if how == "whole" else "V1-SAVE-04",
+            session,
+            kept=is_same,
+            expected="the bytes that the buffer had when it was read before",
+            actual="they are others",
+        )
 
     def region_asked_again(self, session: Session) -> None:
         """Ask for the region another time, and judge its size and areas."""
@@ -226,18 +292,11 @@ def _features(session: Session, stream: Stream) -> set[str]:
     return stream.features | session.load_features | past
 
 
-def _damage(session: Session) -> str:
-    for feature in session.load_features:
-        if feature.startswith("damaged: "):
-            return feature.removeprefix("damaged: ")
-    return ""
-
-
 def _whole(session: Session, stream: Stream | None) -> Stream | None:
     """Return the stream that a device was given, if it was all of it."""
     if stream is None or not stream.is_evidence or session.load_failed:
         return None
-    if "fault" in session.past or _damage(session):
+    if session.damage is not None:
         return None
     given = [chunk for chunk in stream.chunks if chunk]
     return stream if session.loaded == given else None

@@ -9,19 +9,16 @@ No loop waits for a device without a bound in buffers and in bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from vfiomig.conformance.conversation import moving
 from vfiomig.conformance.conversation.comparison import Comparison
-from vfiomig.conformance.conversation.device import DeviceUnderTest
+from vfiomig.conformance.conversation.damage import damaged
+from vfiomig.conformance.conversation.devices import Devices
 from vfiomig.conformance.conversation.session import (
-    LOADED_AS,
-    SAVING,
     STRAY_WRITES,
     Session,
 )
-from vfiomig.conformance.conversation.stream import Stream, damaged
-from vfiomig.conformance.judge import Judge
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
 from vfiomig.protocol.v1.saving import EMPTY_BUFFERS_LIMIT
 from vfiomig.protocol.v1.states import DeviceState
@@ -30,18 +27,21 @@ from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from vfiomig.conformance.conversation.damage import Damage
     from vfiomig.conformance.conversation.device import Begin
     from vfiomig.conformance.conversation.steps import Step
+    from vfiomig.conformance.conversation.stream import Stream
     from vfiomig.conformance.judge import Bound
-    from vfiomig.conformance.ruling import Ruling
     from vfiomig.host.device_ops import TrappedDriver
-    from vfiomig.protocol.history import Record
+
+_Answer = TypeVar("_Answer")
 
 BUFFERS_LIMIT: Final = 4096
 BYTES_LIMIT: Final = 256 << 20
+_LEAST_BUFFERS: Final = 64
+_LEAST_BYTES: Final = 64 << 10
 
-# By then a check has found what there is to find in empty buffers (V1-SIZE-03).
-_EMPTY_LIMIT: Final = 2 * EMPTY_BUFFERS_LIMIT
+_EMPTY_LIMIT: Final = 2 * EMPTY_BUFFERS_LIMIT  # V1-SIZE-03 was judged by then
 
 
 class Conversation:
@@ -59,23 +59,14 @@ class Conversation:
         rule_ids: Mapping[str, str],
         begin: Begin = lambda *_: None,
     ) -> None:
-        self._begin = begin
-        self._make_driver = make_driver
-        self._judge = Judge(checks, {})
-        self._sessions: dict[str, Session] = {}
-        self._objects = 0
-        self._fresh: set[str | None] = set()  # snapshots of devices just opened
         self._stream: Stream | None = None  # the last whole one
-        self.records: list[Record] = []
-        self._bench = Comparison(rule_ids, self.records)
+        self._devices = devices = Devices(make_driver, checks, begin)
+        self.records = devices.records
+        self.rulings = devices.rulings  # rule, ruling, number of the record
+        self._bench = Comparison(rule_ids, self.records, self.rulings)
         self.bytes_limit = BYTES_LIMIT
         self.buffers_limit = BUFFERS_LIMIT
         self.moved = 0  # bytes of data
-
-    @property
-    def rulings(self) -> list[tuple[str, Ruling, int]]:
-        """What was ruled so far: rule, ruling, number of the record."""
-        return self._bench.rulings
 
     def perform(self, steps: Iterable[Step]) -> None:
         """Perform steps; raises DriverDiedError where a driver dies."""
@@ -84,30 +75,21 @@ class Conversation:
 
     def close(self) -> None:
         """Close all devices."""
-        for session in self._sessions.values():
-            session.device.close()
+        self._devices.close()
+
+    def keep_short(self) -> None:
+        """From now on move little data: the budget of the suite is spent."""
+        self.bytes_limit, self.buffers_limit = _LEAST_BYTES, _LEAST_BUFFERS
 
     # -- steps: device_state -----------------------------------------------------------
 
     def enter(self, role: str, state: int) -> None:
         """Write device_state, then read it back."""
-        session = self._session(role)
-        device, before = session.device, session.state
-        if before is not None and not session.is_running:
-            device.snapshot()  # nothing may have changed while it was stopped
-        ok = device.write_register(Register.DEVICE_STATE, state)
-        after = state & VFIO_DEVICE_STATE_MASK if ok else None
-        snapshot = device.snapshot() if ok and before != after else None
-        seen = device.read_register(Register.DEVICE_STATE)
-        if seen is not None:
-            after = seen & VFIO_DEVICE_STATE_MASK
-        session.state = after
-        if ok and after != before:
-            self._follow(session, before, snapshot)
-        elif ok:
-            session.mark("same state written again")
-        else:
-            self._follow_refusal(session, before, state & VFIO_DEVICE_STATE_MASK)
+        self._ask_for(role, state, is_read_back=True)
+
+    def request(self, role: str, state: int) -> None:
+        """Write device_state, and believe that it is what the answer says."""
+        self._ask_for(role, state, is_read_back=False)
 
     def read_device_state(self, role: str) -> None:
         """Read device_state, and ask for the region once more."""
@@ -123,20 +105,19 @@ class Conversation:
             return
         snapshot = session.device.snapshot()
         session.device.read_register(Register.DEVICE_STATE)
-        fresh = self._fresh_snapshot()
+        fresh = self._devices.fresh_snapshot()
         if snapshot is not None and fresh:
             self._bench.was_reset(session, snapshot, fresh)
         session.forget()
         session.state = int(DeviceState.RUNNING)
         session.past = {"reset before"} | session.past & {"closed before"}
+        session.works = []
 
     def reopen(self, role: str) -> None:
         """Close the device in whatever state it is, and open a fresh one."""
-        session = self._sessions.pop(role, None)
-        if session is None:
+        if not self._devices.let_go(role):
             return
-        session.device.close()
-        fresh = self._fresh_snapshot()
+        fresh = self._devices.fresh_snapshot()
         again = self._session(role)
         again.past.add("closed before")
         state = again.device.read_register(Register.DEVICE_STATE)
@@ -154,14 +135,7 @@ class Conversation:
         if pending is None:
             stream.is_tainted = True
             return None
-        if session.offset is None:
-            between = "again between buffers" if stream.chunks else "more than once"
-            stream.features.add(f"pending_bytes read {between}")
-        elif session.chunk is not None:
-            stream.append(session.chunk, running=session.is_running)
-        else:
-            stream.is_tainted = True  # V1-PEND-15: the user application's fault
-        session.let_go_of_buffer()
+        session.acknowledge()
         if not pending:
             self._nothing_pending(session, stream)
         return pending
@@ -199,11 +173,14 @@ class Conversation:
         if session.offset < REGISTERS_SIZE or session.size > min(room, BYTES_LIMIT):
             session.taint()  # a check has said so
             return
-        session.chunk = moving.read_buffer(session, self._bench, how)
-        if session.chunk is None:
+        before, chunk = session.chunk, moving.read_buffer(session, self._bench, how)
+        session.chunk = chunk
+        if chunk is None:
             session.taint()
-        else:
-            self.moved += session.size
+            return
+        self.moved += session.size
+        if before is not None:
+            self._bench.read_again(session, how, is_same=chunk == before)
 
     def iterate(self, role: str, buffers: int, how: str = "whole") -> None:
         """Save up to so many buffers, each by the steps of the header."""
@@ -240,15 +217,30 @@ class Conversation:
         if self._stream is not None:
             self._load(self._session(role), self._stream.chunks, how)
 
-    def load_damaged(self, role: str, damage: str, place: int = 0) -> None:
+    def load_damaged(self, role: str, how: str, place: int = 0) -> None:
         """Load what no destination may run with."""
-        if self._stream is None:
-            return
-        chunks = damaged(self._stream.chunks, damage, place)
-        if chunks is not None and chunks != self._stream.chunks:
-            session = self._session(role)
-            self._load(session, chunks, "whole")
-            session.mark(f"damaged: {damage}")
+        damage = damaged(self._stream.chunks, how, place) if self._stream else None
+        session = self._session(role)
+        if damage is not None and session.is_resuming and not session.loaded:
+            session.damage = damage
+            self._load(session, damage.chunks, "whole")
+
+    def load_rest(self, role: str) -> None:
+        """Give the chunk that was held back, to a driver that waits for it."""
+        session = self._session(role)
+        damage, stream = session.damage, self._stream
+        is_waiting = session.is_resuming and not session.load_failed
+        if stream and damage and damage.how == "without its end" and is_waiting:
+            session.mark("late data")
+            session.damage = None
+            self._load(session, [c for c in stream.chunks if c][-1:], "whole")
+
+    def announce(self, role: str, how: str) -> None:
+        """Give a chunk, and say that it is larger than can be."""
+        session = self._session(role)
+        if session.is_resuming and self._stream is not None and self._stream.chunks:
+            session.load_failed = True
+            moving.give_impossible(session.device, self._stream.chunks[0], how)
 
     def overwrite_window(self, role: str) -> None:
         """Write rubbish where the last chunk was, after the driver has taken it."""
@@ -263,13 +255,15 @@ class Conversation:
         """Read registers at another width or place than their own."""
         session = self._session(role)
         session.device.read(offset, size)
-        session.mark("odd access")
+        if offset < REGISTERS_SIZE:
+            session.mark("odd access")
         session.device.read_register(Register.DEVICE_STATE)
 
     def write_odd(self, role: str, offset: int, size: int) -> None:
         """Write registers at another width or place than their own."""
         session = self._session(role)
-        session.device.write(offset, bytes(size))
+        byte = b"\xa5" if offset >= Register.RESERVED.offset else b"\0"
+        session.device.write(offset, byte * size)
         session.mark("odd access")
         session.device.read_register(Register.DEVICE_STATE)
 
@@ -292,11 +286,7 @@ class Conversation:
 
     def work(self, role: str, amount: int) -> None:
         """Let guest traffic reach the device."""
-        session = self._session(role)
-        session.device.work(amount)
-        if session.is_running:
-            session.past.add("destination had a state")
-            session.has_run_since_save = True
+        self._session(role).work(amount)
 
     def watch_work(self, role: str, amount: int) -> None:
         """Let guest traffic reach the device, and see what it does to its state."""
@@ -304,9 +294,13 @@ class Conversation:
         before = session.device.snapshot()
         self.work(role, amount)
         after = session.device.snapshot()
-        if session.device.bench.work is not None and before is not None:
-            session.device.read_register(Register.DEVICE_STATE)
-            self._bench.worked(session, changed=before != after)
+        if session.device.bench.work is None or before is None:
+            return
+        session.device.read_register(Register.DEVICE_STATE)
+        if not session.is_running or before != after:
+            self._bench.worked(session)
+        elif self._devices.works_on_control(session.works):
+            self._bench.stands_still(session)
 
     def snapshot(self, role: str) -> None:
         """Take a snapshot."""
@@ -314,61 +308,55 @@ class Conversation:
 
     def fail(self, role: str, on: str, code: int) -> None:
         """Arm a fault inside the device."""
-        session = self._session(role)
-        if session.device.fail(on, code):
-            session.taint()
-            session.load_failed = True
-            session.past.add("fault")
+        self._session(role).device.fail(on, code)
 
     # -- following ---------------------------------------------------------------------
 
+    def _ask_for(self, role: str, state: int, *, is_read_back: bool) -> None:
+        session = self._session(role)
+        device, before = session.device, session.state
+        if before is not None and not session.is_running:
+            device.snapshot()  # nothing may have changed while it was stopped
+        ok = device.write_register(Register.DEVICE_STATE, state)
+        after = state & VFIO_DEVICE_STATE_MASK if ok else None
+        snapshot = device.snapshot() if ok and before != after else None
+        seen = device.read_register(Register.DEVICE_STATE) if is_read_back else None
+        session.state = after if seen is None else seen & VFIO_DEVICE_STATE_MASK
+        if not ok:
+            self._follow_refusal(session, before, state & VFIO_DEVICE_STATE_MASK)
+        elif session.state != before:
+            self._follow(session, before, snapshot)
+        else:
+            session.mark("same state written again")
+
     def _session(self, role: str) -> Session:
-        if role not in self._sessions:
-            self._objects += 1
-            name = role if self._objects == 1 else f"{role}-{self._objects}"
-            driver = self._make_driver()
-            device = DeviceUnderTest(name, driver, self._note, self._begin)
-            for rule, ruling in self._judge.open(name, device.shape):
-                self.rulings.append((rule, ruling, len(self.records)))
-            session = Session(device, device.snapshot())
-            self._fresh.add(session.power_on)
-            self._sessions[role] = session
-        return self._sessions[role]
-
-    def _note(self, record: Record) -> None:
-        self.records.append(record)
-        at = len(self.records)
-        for rule, ruling in self._judge.see(record):
-            self.rulings.append((rule, ruling, at))
-
-    def _fresh_snapshot(self) -> str:
-        """Return the state of all fresh devices; empty where they differ."""
-        return next(iter(self._fresh)) or "" if len(self._fresh) == 1 else ""
+        return self._devices.session(role)
 
     def _follow(
         self, session: Session, before: int | None, snapshot: str | None
     ) -> None:
         """Follow a write that changed device_state."""
-        if before == DeviceState.RESUMING:
-            if session.state == DeviceState.RUNNING:
-                self._bench.resumed(session, self._stream, snapshot)
-            session.past.add("destination had resumed before")
-        if before in SAVING and session.is_saving:
-            session.go_on_saving(snapshot)
-        elif session.is_saving:
-            session.begin_saving(snapshot)
-        else:
-            session.forget()
-        if before in SAVING and not session.is_saving:
-            session.past.add("session before")
-            session.has_run_since_save = False
-        session.has_run_since_save |= session.is_running
-        if session.is_resuming:
-            session.loaded = []
+        if before == DeviceState.RESUMING and session.state == DeviceState.RUNNING:
+            self._resumed(session, snapshot)
+        session.follow(before, snapshot)
+
+    def _resumed(self, session: Session, snapshot: str | None) -> None:
+        if session.damage is None:
+            self._bench.resumed(session, self._stream, snapshot)
+        elif self._bench.is_doubtful(session, self._stream, snapshot):
+            is_state = self._is_state(session, session.damage)
+            self._bench.ran_damaged(session, session.damage, is_state=is_state)
+
+    def _is_state(self, session: Session, damage: Damage) -> bool:
+        """Ask the device, and another one that is given the true stream."""
+        true = self._stream.chunks if self._stream else []
+        return self._devices.with_control(
+            lambda control: moving.took_as_state(session.device, damage, control, true)
+        )
 
     def _follow_refusal(self, session: Session, before: int | None, asked: int) -> None:
-        if session.state == before:
-            session.mark("refused request")
+        if session.state == before and before is not None:
+            session.mark_refusal(before, asked)
         if before == DeviceState.RESUMING and asked == DeviceState.RUNNING:
             self._bench.refused(session, self._stream)
         if session.state != before:
@@ -386,10 +374,9 @@ class Conversation:
         if not session.is_resuming or session.loaded is None:
             return
         stream = self._stream
-        is_whole = stream is not None and chunks is stream.chunks
+        is_whole = session.damage is None
         is_whole &= not session.loaded and not session.load_failed
-        if how != "whole":
-            session.mark(LOADED_AS.get(how, "written in pieces"))
+        session.mark_loading(how)
         for chunk in filter(None, chunks):
             self.moved += len(chunk)
             if not moving.give_chunk(session.device, chunk, how):

@@ -65,6 +65,10 @@ class DeviceUnderTest:
 
     def read(self, offset: int, size: int) -> bytes | None:
         """Read from the region; None where not all of it came."""
+        data = self._read(offset, size)
+        return data if data is not None and len(data) == size else FAILED
+
+    def _read(self, offset: int, size: int) -> bytes | None:
         self._begin("read", offset, size)
         try:
             data = self._fd.pread(size, self._base + offset)
@@ -77,7 +81,7 @@ class DeviceUnderTest:
         value = shown(offset, data) if data else ""
         moved = None if len(data) == size else len(data)
         self._note(Access(self.name, "read", offset, size, value, moved=moved))
-        return data if moved is None else FAILED
+        return data
 
     def write(self, offset: int, data: bytes) -> bool:
         """Write to the region; tell whether the device took it."""
@@ -95,6 +99,14 @@ class DeviceUnderTest:
             raise
         self._note(Access(self.name, "write", offset, size, value))
         return True
+
+    def read_all(self, offset: int, size: int) -> bytes | None:
+        """Read data; go on behind a read that was short, as one does with read(2)."""
+        data = self._read(offset, size)
+        while data and len(data) < size:
+            more = self._read(offset + len(data), size - len(data))
+            data = data + more if more else None
+        return data if data and len(data) == size else None
 
     def read_register(self, register: Register) -> int | None:
         """Read a register at its native width."""
@@ -120,6 +132,24 @@ class DeviceUnderTest:
             pieces.append(mapping[start : start + count])
             offset, size = offset + count, size - count
         return b"".join(pieces)
+
+    def write_mapped(self, offset: int, data: bytes) -> bool:
+        """Write through mappings, and trapped what no area has; False if refused."""
+        while data:
+            number = self._area_at(offset)
+            mapping = self._mapping(number) if number is not None else None
+            end = self._end_of_stretch(offset, number)
+            piece, data = data[: end - offset], data[end - offset :]
+            if number is None or mapping is None:
+                if not self.write(offset, piece):
+                    return False
+            else:
+                size = len(piece)
+                self._note(Access(self.name, "write", offset, size, unseen=True))
+                start = offset - self.areas[number].offset
+                mapping[start : start + size] = piece
+            offset += len(piece)
+        return True
 
     def reset(self) -> bool:
         """VFIO_DEVICE_RESET; tell whether it succeeded."""
@@ -190,6 +220,13 @@ class DeviceUnderTest:
                 return number
         return None
 
+    def _end_of_stretch(self, offset: int, number: int | None) -> int:
+        """Return where the area ends, or the stretch that lies before the next one."""
+        if number is not None:
+            return self.areas[number].offset + self.areas[number].size
+        behind = [area.offset for area in self.areas if area.offset > offset]
+        return min(behind, default=self.size)
+
     def _behind(
         self, what: str, member: Callable[..., _Answer], *arguments: object
     ) -> _Answer:
@@ -217,3 +254,23 @@ class DeviceUnderTest:
             self._note(Access(self.name, "mmap", area.offset, area.size))
             self._mappings[number] = mapping
         return self._mappings[number]
+
+
+def opened(
+    make_driver: Callable[[], TrappedDriver],
+    name: str,
+    note: Callable[[Record], None],
+    begin: Begin,
+) -> DeviceUnderTest:
+    """Open a fresh device.
+
+    Raises:
+        DriverDiedError: there is none, or it has no region that can be found.
+    """
+    begin("start", 0, 0)
+    try:
+        return DeviceUnderTest(name, make_driver(), note, begin)
+    except DriverDiedError:
+        raise
+    except Exception as error:
+        raise DriverDiedError.of(make_driver, "its start", error) from error

@@ -17,8 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from vfiomig.conformance.conversation.damage import DAMAGES, REARRANGEMENTS
 from vfiomig.conformance.conversation.steps import Argument, Step, step
-from vfiomig.conformance.conversation.stream import DAMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,9 @@ STEPS: Final = 30  # a conversation, at most
 _SAVED: Final = "source"
 _LOADED: Final = "destination"
 _ROLES: Final = st.sampled_from((_SAVED, _SAVED, _SAVED, _LOADED))
-_WAYS: Final = st.sampled_from(("whole", "whole", "mapped", "halves", "odd", "bytes"))
+_WAYS: Final = st.sampled_from(
+    ("whole", "whole", "mapped", "halves", "odd", "bytes", "sevens")
+)
 _VALUES: Final = st.sampled_from((0, 1, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1))
 _CODES: Final = st.sampled_from((5, 12, 131))  # EIO, ENOMEM, ENOTRECOVERABLE
 _SITES: Final = st.sampled_from(
@@ -80,10 +82,12 @@ class ConversationMachine(RuleBasedStateMachine):
     def arrive(self, how: str) -> None:
         """Resume at the destination, and let it run."""
         self._do("enter", _LOADED, 4)
-        self._do("load", _LOADED, "whole" if how == "mapped" else how)
+        self._do("load", _LOADED, how)
         self._do("enter", _LOADED, 1)
 
-    @rule(damage=st.sampled_from(DAMAGES), place=st.integers(0, 1 << 16))
+    @rule(
+        damage=st.sampled_from(DAMAGES + REARRANGEMENTS), place=st.integers(0, 1 << 16)
+    )
     def arrive_damaged(self, damage: str, place: int) -> None:
         """Give the destination what it may not run with."""
         self._do("enter", _LOADED, 4)

@@ -5,31 +5,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
+from vfiomig.protocol.v1.states import DeviceState
 
 if TYPE_CHECKING:
     from vfiomig.conformance.conversation.comparison import Comparison
+    from vfiomig.conformance.conversation.damage import Damage
     from vfiomig.conformance.conversation.device import DeviceUnderTest
     from vfiomig.conformance.conversation.session import Session
 
-_PIECES_LIMIT: Final = 512  # accesses that one chunk is moved in
+_SINGLY: Final = 48  # bytes at the start of a chunk that are moved one by one
+_NARROW: Final = {"bytes": 1, "words": 8, "odd": 3, "sevens": 7}
+_PIECES_LIMIT: Final = 16  # accesses that the rest of it is moved in, about
 _RUBBISH: Final = b"\xa5"
+_BUFFERS_AGAIN: Final = 4096
+_BYTES_AGAIN: Final = 64 << 20
 
 
 def widths(size: int, how: str) -> list[int]:
-    """Return the widths in which a chunk is moved, few enough for any size."""
+    """Return the widths in which a chunk is moved, few enough for any size.
+
+    ``bytes``, ``words``, ``odd`` and ``sevens`` begin with so narrow pieces.
+    """
     match how:
         case "whole":
             return [size] if size else []
         case "halves":
             return [half for half in (size // 2, size - size // 2) if half]
-        case "bytes":
-            width = max(1, -(-size // _PIECES_LIMIT))
-        case "words":
-            width = max(8, -(-size // _PIECES_LIMIT) // 8 * 8)
-        case _:  # "odd"
-            width = max(3, -(-size // _PIECES_LIMIT) | 1)
+        case _:
+            width = _NARROW[how]
+            return _stretch(min(size, _SINGLY), width) + _rest(size - _SINGLY, width)
+
+
+def _stretch(size: int, width: int) -> list[int]:
     many, rest = divmod(size, width)
     return [width] * many + [rest] * bool(rest)
+
+
+def _rest(size: int, width: int) -> list[int]:
+    """Return wider pieces of the same kind: a multiple of ``width``, odd if it is."""
+    if size <= 0:
+        return []
+    times = -(-size // (_PIECES_LIMIT * width)) | 1
+    return _stretch(size, times * width)
 
 
 def read_chunk(
@@ -38,7 +55,7 @@ def read_chunk(
     """Read a chunk by trapped accesses; None where one of them fails."""
     pieces = []
     for width in widths(size, how):
-        piece = device.read(offset, width)
+        piece = device.read_all(offset, width)
         if piece is None:
             return None
         pieces.append(piece)
@@ -77,6 +94,10 @@ def give_chunk(device: DeviceUnderTest, chunk: bytes, how: str) -> bool:
         return False
     if how == "filled" and not device.write(offset, _RUBBISH * len(chunk)):
         return False
+    if how == "mapped":
+        if not device.write_mapped(offset, chunk):
+            return False
+        return device.write_register(Register.DATA_SIZE, len(chunk))
     place = offset
     for width in widths(len(chunk), "whole" if how == "filled" else how):
         start = place - offset
@@ -86,8 +107,80 @@ def give_chunk(device: DeviceUnderTest, chunk: bytes, how: str) -> bool:
     return device.write_register(Register.DATA_SIZE, len(chunk))
 
 
+def give_impossible(device: DeviceUnderTest, chunk: bytes, how: str) -> None:
+    """Write a chunk where it belongs, and a data_size that it cannot have."""
+    offset = device.read_register(Register.DATA_OFFSET)
+    if offset is None or not REGISTERS_SIZE <= offset < device.size:
+        return
+    device.write(offset, chunk[: device.size - offset])
+    sizes = {
+        "one too many": device.size - offset + 1,
+        "32 bits": (1 << 32) + len(chunk),
+        "63 bits": (1 << 63) + len(chunk),
+    }
+    device.write_register(Register.DATA_SIZE, sizes.get(how, (1 << 64) - 1))
+
+
 def spoil_window(device: DeviceUnderTest, size: int) -> None:
     """Write rubbish where a chunk of that size was, after the driver has taken it."""
     offset = device.read_register(Register.DATA_OFFSET)
     if offset is not None and REGISTERS_SIZE <= offset < device.size:
         device.write(offset, _RUBBISH * min(size, device.size - offset))
+
+
+def _save_again(device: DeviceUnderTest) -> list[bytes] | None:
+    """Stop a device that runs and save all of it; None where that fails."""
+    if not device.write_register(Register.DEVICE_STATE, DeviceState.STOP_AND_COPY):
+        return None
+    chunks: list[bytes] = []
+    moved = 0
+    for _ in range(_BUFFERS_AGAIN):
+        pending = device.read_register(Register.PENDING_BYTES)
+        if pending == 0:
+            return chunks
+        chunk = _save_buffer(device) if pending is not None else None
+        if chunk is None:
+            return None
+        chunks.append(chunk)
+        moved += len(chunk)
+        if moved > _BYTES_AGAIN:
+            return None
+    return None
+
+
+def _save_buffer(device: DeviceUnderTest) -> bytes | None:
+    offset = device.read_register(Register.DATA_OFFSET)
+    size = device.read_register(Register.DATA_SIZE)
+    if offset is None or size is None or offset < REGISTERS_SIZE:
+        return None
+    if offset + size > device.size:
+        return None
+    return device.read(offset, size) if size else b""
+
+
+def _pass_on(device: DeviceUnderTest, chunks: list[bytes]) -> list[bytes] | None:
+    """Load a stream into a fresh device and save it again; None where that fails."""
+    write = device.write_register
+    if not write(Register.DEVICE_STATE, DeviceState.RESUMING):
+        return None
+    if not all(give_chunk(device, chunk, "whole") for chunk in chunks if chunk):
+        return None
+    if not write(Register.DEVICE_STATE, DeviceState.RUNNING):
+        return None
+    return _save_again(device)
+
+
+def took_as_state(
+    device: DeviceUnderTest,
+    damage: Damage,
+    control: DeviceUnderTest,
+    chunks: list[bytes],
+) -> bool:
+    """Tell whether a device that runs took damage as state (see `damage`).
+
+    ``control`` is a fresh device, which is given the true ``chunks``.
+    """
+    again = _save_again(device)
+    device.write_register(Register.DEVICE_STATE, DeviceState.RUNNING)
+    whole = _pass_on(control, chunks)
+    return again is not None and whole is not None and damage.is_state(again, whole)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.conversation.stream import Stream
 from vfiomig.protocol.v1.registers import Register
-from vfiomig.protocol.v1.states import DeviceState
+from vfiomig.protocol.v1.states import ArcClass, DeviceState, arc_between
 
 if TYPE_CHECKING:
+    from vfiomig.conformance.conversation.damage import Damage
     from vfiomig.conformance.conversation.device import DeviceUnderTest
+    from vfiomig.conformance.position import Position
 
 SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
 RUNNING: Final = (DeviceState.RUNNING, DeviceState.PRE_COPY)
@@ -26,7 +28,17 @@ STRAY_WRITES: Final = {
 }
 
 # ... and so a way to load.
-LOADED_AS: Final = {"filled": "window filled before"}
+_LOADED_AS: Final = {
+    "filled": "window filled before",
+    "mapped": "written through the mapping",
+}
+
+
+_REFUSED_AS: Final = {
+    ArcClass.INV: "refused request",
+    ArcClass.ERRW: "refused request",
+    ArcClass.OPT: "refused arc",
+}
 
 
 @dataclass(slots=True)
@@ -37,6 +49,7 @@ class Session:
     """
 
     device: DeviceUnderTest
+    position: Position
     power_on: str | None
     state: int | None = int(DeviceState.RUNNING)
     stream: Stream | None = None
@@ -45,9 +58,12 @@ class Session:
     chunk: bytes | None = None
     loaded: list[bytes] | None = None
     load_failed: bool = False
+    damage: Damage | None = None
+    before_load: str | None = None  # the snapshot on entering RESUMING
     load_features: set[str] = field(default_factory=set)
     past: set[str] = field(default_factory=set)
     has_run_since_save: bool = True
+    works: list[int] | None = field(default_factory=list)  # None: not all are known
 
     @property
     def is_saving(self) -> bool:
@@ -64,12 +80,77 @@ class Session:
         """Whether it is RESUMING."""
         return self.state == DeviceState.RESUMING
 
+    @property
+    def is_armed(self) -> bool:
+        """Whether a fault may yet go off in it."""
+        return bool(self.position.armed)
+
+    @property
+    def clean_snapshots(self) -> tuple[str | None, ...]:
+        """The state of a device that no stream has touched."""
+        return self.power_on, self.before_load
+
     def mark(self, feature: str) -> None:
         """Note what must make no difference to the session under way."""
         if self.stream is not None and self.is_saving:
             self.stream.features.add(feature)
         elif self.is_resuming:
             self.load_features.add(feature)
+
+    def acknowledge(self) -> None:
+        """Follow a read of pending_bytes: the buffer in hand was taken."""
+        stream = self.stream
+        if stream is None:
+            return
+        if self.offset is None:
+            between = "again between buffers" if stream.chunks else "more than once"
+            stream.features.add(f"pending_bytes read {between}")
+        elif self.chunk is not None:
+            stream.append(self.chunk, running=self.is_running)
+        else:
+            stream.is_tainted = True  # V1-PEND-15: the user application's fault
+        self.let_go_of_buffer()
+
+    def follow(self, before: int | None, snapshot: str | None) -> None:
+        """Follow a write that changed device_state; ``snapshot`` is from behind it."""
+        if before == DeviceState.RESUMING:
+            self.past.add("destination had resumed before")
+            self.works = None
+        if before in SAVING and self.is_saving:
+            self.go_on_saving(snapshot)
+        elif self.is_saving:
+            self.begin_saving(snapshot)
+        else:
+            self.forget()
+        if before in SAVING and not self.is_saving:
+            self.past.add("session before")
+            self.has_run_since_save = False
+        self.has_run_since_save |= self.is_running
+        if self.is_resuming:
+            self.loaded = []
+            self.before_load = snapshot
+
+    def mark_refusal(self, state: int, asked: int) -> None:
+        """Note that a state was refused, which must leave the session as it was."""
+        if self.is_resuming and asked == DeviceState.RUNNING:
+            self.load_failed |= self.is_armed  # it may have let go of what it had
+            return
+        arc_class = arc_between(state, asked).arc_class
+        self.mark(_REFUSED_AS.get(arc_class, "failed request"))
+
+    def mark_loading(self, how: str) -> None:
+        """Note how a stream is loaded, where that is out of the ordinary."""
+        if how != "whole" and (how != "mapped" or self.device.areas):
+            self.mark(_LOADED_AS.get(how, "written in pieces"))
+
+    def work(self, amount: int) -> None:
+        """Let guest traffic reach the device: it has an effect where that runs."""
+        self.device.work(amount)
+        if self.is_running:
+            self.past.add("destination had a state")
+            self.has_run_since_save = True
+            if self.works is not None:
+                self.works.append(amount)
 
     def taint(self) -> None:
         """Give up the session under way as evidence."""
@@ -87,12 +168,12 @@ class Session:
         self.loaded = None
         self.load_failed = False
         self.load_features = set()
+        self.damage = self.before_load = None
 
     def begin_saving(self, snapshot: str | None) -> None:
         """Follow the write that set SAVING."""
         self.forget()
         stream = self.stream = Stream()
-        stream.is_tainted = "fault" in self.past
         before = {"session before", "reset before", "closed before"}
         stream.features |= before & self.past
         if "session before" in self.past and not self.has_run_since_save:

@@ -13,17 +13,21 @@ from typing import Final
 # What must make no difference, and the rule (by origin) that is broken where it does.
 # The first that a shortest conversation still needs is the one to name.
 FEATURE_RULES: Final = {
+    "late data": "V1-TRANS-28",
     "odd access": "V1-ACC-03",
     "write to reserved": "V1-ACC-08",
     "write to a read-only register": "V1-ACC-09",
     "write to data_size while saving": "V1-SIZE-04",
     "refused request": "V1-TRANS-30",
+    "refused arc": "V1-TRANS-24",
+    "failed request": "V1-TRANS-03",
     "same state written again": "V1-TRANS-29",
     "pending_bytes read more than once": "V1-PEND-02",
     "pending_bytes read again between buffers": "V1-PEND-04",
     "data_offset read again": "V1-OFF-05",
     "buffer left unread": "V1-SAVE-07",
     "read through the mapping": "V1-MMAP-08",
+    "written through the mapping": "V1-MMAP-08",
     "read in pieces": "V1-SAVE-04",
     "written in pieces": "V1-RES-09",
     "window overwritten": "V1-SIZE-06",
@@ -88,47 +92,3 @@ class Stream:
     def is_evidence(self) -> bool:
         """Whether it must restore the device."""
         return self.is_complete and not self.is_tainted
-
-
-def damaged(chunks: list[bytes], how: str, place: int) -> list[bytes] | None:
-    """Return a stream that no destination may run with; None where it cannot be made.
-
-    ``place`` chooses which byte or chunk it hits.
-    """
-    if not chunks:
-        return None
-    chunks = list(chunks)
-    number = place % len(chunks)
-    match how:
-        case "empty":
-            return []
-        case "without its end":
-            return chunks[:-1]
-        case "without its start":
-            return chunks[1:]
-        case "cut short":
-            last = chunks[-1]
-            chunks[-1] = last[: len(last) // 2]
-            return [chunk for chunk in chunks if chunk]
-        case "a bit flipped":
-            chunk = bytearray(chunks[number])
-            if not chunk:
-                return None
-            bit = place // len(chunks) % (len(chunk) * 8)
-            chunk[bit // 8] ^= 1 << bit % 8
-            chunks[number] = bytes(chunk)
-            return chunks
-        case "foreign":
-            return [bytes((place + 7 * n) % 256 for n in range(len(c))) for c in chunks]
-        case _:
-            raise ValueError(how)
-
-
-DAMAGES: Final = (
-    "empty",
-    "without its end",
-    "without its start",
-    "cut short",
-    "a bit flipped",
-    "foreign",
-)

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from vfiomig.conformance.suite import EFFORTS, Outcome, run_suite
+from vfiomig.conformance.suite import EFFORTS, run_suite
 from vfiomig.conformance.target import load_target
 from vfiomig.conformance.user_code import shown
 from vfiomig.frontends.baseline import (
@@ -33,7 +33,7 @@ from vfiomig.frontends.report.writing import writing_whole
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vfiomig.conformance.finding import RuleResult
+    from vfiomig.conformance.finding import Outcome, RuleResult
 
 _OUTPUT = click.Path(path_type=Path)
 
@@ -102,7 +102,7 @@ def check(
     vfiomig check driver.py:MyDriver --baseline-write known.toml
     """  # noqa: D301 -- click wants the character
     reasons = {} if baseline_file is None else read_baseline(baseline_file)
-    chosen = _prefix_of(prefix)
+    chosen = None if prefix is None else rules_named(prefix)
     what = load_target(target)
     if is_list:
         _print_list(prefix, Console(highlight=False))
@@ -118,7 +118,7 @@ def check(
                 what.make_driver,
                 effort=EFFORTS[effort],
                 seed=seed,
-                prefix=chosen,
+                rules=chosen,
                 watch=view.watch,
             )
         outcome = _with_short_places(outcome)
@@ -130,7 +130,6 @@ def check(
             effort=effort,
             outcome=outcome,
             results=results,
-            conversations=view.conversations,
             stale=stale_entries(results, reasons, baseline_file)
             if is_whole and baseline_file is not None
             else (),
@@ -143,14 +142,6 @@ def check(
     if outcome.is_interrupted:
         return INTERRUPTED
     return DONE if report.ok else NOT_AS_EXPECTED
-
-
-def _prefix_of(prefix: str | None) -> str:
-    """Return what the suite takes; raises click.UsageError where no rule is meant."""
-    if prefix is None:
-        return ""
-    found = rules_named(prefix)
-    return found[0].id if len(found) == 1 else prefix
 
 
 def _print_list(prefix: str | None, console: Console) -> None:

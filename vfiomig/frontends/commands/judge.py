@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfiomig.conformance.explain import explain, text_of
-from vfiomig.conformance.finding import Verdict
+from vfiomig.conformance.finding import Verdict, verdict_of
 from vfiomig.conformance.judge import UnknownDeviceError
 from vfiomig.conformance.judging import (
     HISTORY_LENGTH,
@@ -31,6 +31,7 @@ from vfiomig.conformance.judging import (
 from vfiomig.frontends.commands.rules import rules_named
 from vfiomig.frontends.exit_codes import DONE, INTERRUPTED, NOT_AS_EXPECTED
 from vfiomig.frontends.plain_text import plain
+from vfiomig.frontends.report.rules_as_json import result_as_dict
 from vfiomig.frontends.report.writing import writing_whole
 from vfiomig.protocol.history import HistoryError
 
@@ -111,9 +112,7 @@ class _Judged:
     @property
     def verdict(self) -> str:
         """``held``, ``broken`` or ``died``, as the suite's report has it."""
-        if any(result.verdict is Verdict.BROKEN for result in self.results):
-            return "broken"
-        return "died" if self.death is not None else "held"
+        return verdict_of(self.results, has_died=self.death is not None)
 
     @property
     def findings(self) -> Iterator[Finding]:
@@ -285,7 +284,12 @@ def _as_json(judged: _Judged) -> bytes:
         "interrupted": judged.is_interrupted,
         "verdict": judged.verdict,
         "died": _death_as_dict(judged.death),
-        "rules": [_result_as_dict(judged, result) for result in judged.results],
+        "rules": [
+            result_as_dict(
+                result, _argument(judged, result.finding) if result.finding else None
+            )
+            for result in judged.results
+        ],
     }
     return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
 
@@ -299,35 +303,4 @@ def _death_as_dict(death: DeathSeen | None) -> dict[str, object] | None:
         "where": "",
         "history": msgspec.to_builtins(death.history),
         "token": "",
-    }
-
-
-def _result_as_dict(judged: _Judged, result: RuleResult) -> dict[str, object]:
-    rule, finding = result.rule, result.finding
-    return {
-        "id": rule.id,
-        "origin": rule.origin,
-        "level": rule.level,
-        "party": rule.party,
-        "verdict": result.verdict.value,
-        "reason": result.reason,
-        "conversations": int(result.reached > 0),  # a history is one
-        "reached": result.reached,
-        "finding": None if finding is None else _finding_as_dict(judged, finding),
-    }
-
-
-def _finding_as_dict(judged: _Judged, finding: Finding) -> dict[str, object]:
-    argument = _argument(judged, finding)
-    return {
-        "device": finding.device,
-        "let": list(argument.let),
-        "then": list(argument.then),
-        "expected": finding.broken.expected,
-        "actual": finding.broken.actual,
-        "rules_out": [*argument.rules_out, *argument.with_it],
-        "where": finding.where,
-        "history": msgspec.to_builtins(finding.history),
-        "token": finding.token,
-        "reproduce": plain(argument.reproduce),
     }

@@ -14,8 +14,7 @@ from rich.text import Text
 
 from vfiomig.conformance.conversation.conversation import Conversation
 from vfiomig.conformance.explain import explain, text_of
-from vfiomig.conformance.finding import Finding
-from vfiomig.conformance.holding import Shortened
+from vfiomig.conformance.finding import Death, Finding
 from vfiomig.conformance.library import lines_of_death
 from vfiomig.conformance.replaying import (
     Replay,
@@ -26,7 +25,7 @@ from vfiomig.conformance.replaying import (
 from vfiomig.conformance.replaying import (
     replay as replayed,
 )
-from vfiomig.conformance.suite import Death
+from vfiomig.conformance.shortening import Shortened
 from vfiomig.conformance.target import load_target
 from vfiomig.conformance.worker import WorkerEndedError
 from vfiomig.frontends.commands.check import short_place

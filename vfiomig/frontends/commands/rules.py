@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from vfiomig.conformance.catalogue import load_catalogue
+from vfiomig.conformance.catalogue import load_catalogue, load_profiles
 from vfiomig.frontends.exit_codes import DONE
 from vfiomig.frontends.plain_text import quoted
 from vfiomig.frontends.report.writing import write_whole
@@ -162,8 +162,15 @@ def _print_in_full(rule: Rule, console: Console) -> None:
         _paragraph(console, f"Not testable: {rule.untestable}", "  ")
     if not rule.fails:
         _line(console, "  Broken, it is an observation: it fails no driver.")
+    _print_what_is_lost(rule, console)
+
+
+def _print_what_is_lost(rule: Rule, console: Console) -> None:
     taken = ", ".join(rule.takes_away) or "nothing that others rely on"
     _line(console, f"  Takes away: {taken}")
+    for name in rule.takes_away:
+        profile = load_profiles()[name]
+        _paragraph(console, f"{profile.title}: {profile.lost}", "    ")
 
 
 def _docstring(rule: Rule) -> str:

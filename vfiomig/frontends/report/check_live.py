@@ -1,12 +1,13 @@
-"""The suite while it runs: one line on a terminal, drawn anew at most at 10 Hz."""
+"""The suite while it runs: one line on a terminal."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from rich.live import Live
 from rich.text import Text
+
+from vfiomig.frontends.report.picture import Picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,32 +17,22 @@ if TYPE_CHECKING:
 
     from vfiomig.conformance.suite import Progress
 
-_INTERVAL: Final = 0.1  # seconds between two pictures
-
 
 class CheckView:
-    """Shows how far the suite is, and counts where each rule was reached.
+    """Shows how far the suite is, and how long it will yet take.
 
-    A context manager; it takes the picture away when it ends.  On a console that is no
-    terminal it draws nothing.  ``conversations`` counts, for each rule, those in which
-    it was reached.
+    A context manager; it takes the picture away when it ends.
     """
 
     def __init__(
         self, console: Console, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.conversations: dict[str, int] = {}
-        self._reached: dict[str, int] = {}
-        self._console = console
+        self._picture = Picture(console, clock)
         self._clock = clock
-        self._live: Live | None = None
-        self._drawn_at = float("-inf")
+        self._began_at = clock()
 
     def __enter__(self) -> Self:
-        console = self._console
-        if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, auto_refresh=False, transient=True)
-            self._live.start()
+        self._picture.__enter__()
         return self
 
     def __exit__(
@@ -50,29 +41,24 @@ class CheckView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._picture.__exit__(kind, error, trace)
 
     def watch(self, progress: Progress) -> None:
         """Take note of one more conversation."""
-        for rule, count in progress.reached.items():
-            if count != self._reached.get(rule):
-                self._reached[rule] = count
-                self.conversations[rule] = self.conversations.get(rule, 0) + 1
-        if self._live is None:
-            return
-        now = self._clock()
-        if progress.shortening or now - self._drawn_at >= _INTERVAL:
-            self._drawn_at = now
-            line = Text(progress_line(progress), no_wrap=True, overflow="ellipsis")
-            self._live.update(line, refresh=True)
+        took = self._clock() - self._began_at
+        self._picture.draw(
+            lambda: Text(
+                progress_line(progress, took), no_wrap=True, overflow="ellipsis"
+            ),
+            at_once=bool(progress.shortening),
+        )
 
 
-def progress_line(progress: Progress) -> str:
-    """Return how far the suite is."""
+def progress_line(progress: Progress, took: float) -> str:
+    """Return how far the suite is, ``took`` seconds after it began."""
+    held, planned = progress.conversations, progress.planned
     parts = [
-        f"{progress.conversations} of {progress.planned} conversations",
+        f"{held} of {planned} conversations",
         f"{len(progress.reached)} rules reached",
         f"{len(progress.broken)} findings",
     ]
@@ -80,4 +66,7 @@ def progress_line(progress: Progress) -> str:
         parts.append(f"{len(progress.deaths)} deaths")
     if progress.shortening:
         parts.append(f"shortening {progress.shortening}")
+    elif held:
+        left = took / held * max(0, planned - held)
+        parts.append(f"about {left:.0f} s left")
     return "   ".join(parts)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from vfiomig.frontends.plain_text import plain
+from vfiomig.frontends.report.picture import Picture
 from vfiomig.frontends.report.units import bytes_text, rate_text, time_text
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_INTERVAL: Final = 0.1  # seconds between two pictures
 _SECOND: Final = 10**9
 
 
@@ -39,10 +38,7 @@ class LiveView:
     def __init__(
         self, console: Console, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console = console
-        self._clock = clock
-        self._live: Live | None = None
-        self._drawn_at = float("-inf")
+        self._shown = Picture(console, clock)
         self._round = 0
         self._pending = 0
         self._sent = 0
@@ -53,10 +49,7 @@ class LiveView:
         self._states: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> Self:
-        console = self._console
-        if console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, auto_refresh=False, transient=True)
-            self._live.start()
+        self._shown.__enter__()
         return self
 
     def __exit__(
@@ -65,9 +58,7 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        self._shown.__exit__(kind, error, trace)
 
     def round_began(self, number: int, pending_bytes: int) -> None:
         """Take note that a round of pre-copy began, with so many bytes pending."""
@@ -88,16 +79,10 @@ class LiveView:
 
     def ended(self) -> None:
         """Show how it ended, however short the last picture has stood."""
-        self._drawn_at = float("-inf")
-        self._draw_if_due()
+        self._shown.draw(self._picture, at_once=True)
 
     def _draw_if_due(self) -> None:
-        if self._live is None:
-            return
-        now = self._clock()
-        if now - self._drawn_at >= _INTERVAL:
-            self._drawn_at = now
-            self._live.update(self._picture(), refresh=True)
+        self._shown.draw(self._picture)
 
     def _picture(self) -> Table:
         picture = Table.grid()

@@ -16,8 +16,7 @@ from vfiomig.frontends.plain_text import plain
 
 if TYPE_CHECKING:
     from vfiomig.conformance.explain import Argument
-    from vfiomig.conformance.finding import Finding, RuleResult
-    from vfiomig.conformance.suite import Death
+    from vfiomig.conformance.finding import Death, Finding, RuleResult
     from vfiomig.frontends.check_report import CheckReport
 
 _SCHEMA: Final = 1
@@ -48,7 +47,6 @@ def check_as_json(report: CheckReport) -> bytes:
             result_as_dict(
                 result,
                 report.argument(result.finding) if result.finding else None,
-                conversations=report.conversations.get(result.rule.id, 0),
             )
             for result in report.results
         ],
@@ -62,9 +60,7 @@ def check_as_json(report: CheckReport) -> bytes:
     return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
 
 
-def result_as_dict(
-    result: RuleResult, argument: Argument | None, *, conversations: int
-) -> dict[str, object]:
+def result_as_dict(result: RuleResult, argument: Argument | None) -> dict[str, object]:
     """Return the verdict on one rule; ``argument`` is that of its finding."""
     rule, finding = result.rule, result.finding
     return {
@@ -74,8 +70,7 @@ def result_as_dict(
         "party": rule.party,
         "verdict": result.verdict.value,
         "reason": plain(result.reason),
-        "conversations": conversations,
-        "reached": result.reached,
+        "conversations": result.reached,
         "finding": _finding_as_dict(finding, argument)
         if finding is not None and argument is not None
         else None,
@@ -106,7 +101,7 @@ def _death_as_dict(report: CheckReport, death: Death) -> dict[str, object]:
         "access": access,
         "error": plain(death.error),
         "where": death.where,
-        "history": [],
+        "history": msgspec.to_builtins(death.history),
         "steps": [str(each) for each in death.steps],
         "printed": [plain(line) for line in death.printed.splitlines()],
         "token": death.token,

@@ -5,7 +5,8 @@ tells the bug and ``violates``, the ids of the rules that the bug breaks.  All e
 does as a conforming driver does.
 
 Rule 2: a module named after a section of the rules has mutants of the reference
-driver; those in ``standalone_*`` are of a driver that shares no code with it.
+driver; those in ``standalone_*`` and in ``published`` are of a driver that shares no
+code with it.
 
 Rule 3: nothing that judges a driver reads ``violates``; only tests and the report on
 the museum do.
@@ -34,6 +35,7 @@ MODULES: Final = (
     "standalone_states",
     "standalone_saving",
     "standalone_resuming",
+    "published",
 )
 
 

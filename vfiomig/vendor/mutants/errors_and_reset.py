@@ -18,6 +18,7 @@ __all__ = [
     "ResetLeavesError",
     "ResetLeavesTheState",
     "ResetMidwayCrashes",
+    "StrayWorkCrashes",
 ]
 
 
@@ -106,3 +107,16 @@ class CloseFailsWhileSaving(MutableDriver):
         super().close()
         if is_busy:
             fail(errno.EBUSY, "a saving session was open")
+
+
+class StrayWorkCrashes(MutableDriver):
+    """Raises AttributeError when guest traffic comes in STOP: its queue is gone."""
+
+    violates: ClassVar = frozenset({"v1/errors-and-reset/stray-access-harmless"})
+
+    def work(self, amount: int) -> None:
+        """Let guest traffic reach the device, queue or none."""
+        if amount and self._state is DeviceState.STOP:
+            message = "'NoneType' object has no attribute 'append'"
+            raise AttributeError(message)
+        super().work(amount)

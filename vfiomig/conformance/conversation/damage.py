@@ -1,0 +1,107 @@
+"""Streams that no destination may run with unawares, and how to tell that one did.
+
+A driver owes an error for what is incomplete, inconsistent or invalid (V1-TRANS-27).
+But a stream may carry no redundancy at all, and then damage makes another state's
+stream of it, which nobody can tell from a true one.  The device itself is asked: what
+it saves again, behind the damaged stream, shows whether it took the damage as state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+# How a stream is damaged, and the rule (by origin) that running with it breaks.
+DAMAGES: Final = (
+    "empty",
+    "without its end",
+    "without its start",
+    "cut short",
+    "a bit flipped",
+    "foreign",
+)
+
+# All is there, but not as it was: a driver may refuse that (V1-RES-04).
+REARRANGEMENTS: Final = ("reordered", "split", "merged")
+
+_OTHER_RULES: Final = {
+    "foreign": "V1-RES-08",
+    **dict.fromkeys(REARRANGEMENTS, "V1-RES-04"),
+}
+_SAME_LENGTH: Final = ("a bit flipped", "foreign")
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What a destination was given in place of the source's stream."""
+
+    how: str
+    chunks: list[bytes]
+
+    @property
+    def origin(self) -> str:
+        """The rule that a driver breaks which runs with it, in another state."""
+        return _OTHER_RULES.get(self.how, "V1-TRANS-27")
+
+    def is_state(self, again: list[bytes], control: list[bytes]) -> bool:
+        """Tell whether the device took the damage as state, to the last byte.
+
+        ``again`` is what it saved behind the damaged stream, ``control`` what another
+        device saved behind the true one.  A checksum, a count or a magic number that
+        the driver has makes them differ in more than the byte that was hit.
+        """
+        saved = b"".join(again)
+        if saved == b"".join(self.chunks):
+            return True
+        whole = b"".join(control)
+        if self.how not in _SAME_LENGTH or len(saved) != len(whole):
+            return False
+        changed = sum(one != other for one, other in zip(saved, whole, strict=True))
+        return self.how == "a bit flipped" and changed <= 1
+
+
+def damaged(chunks: list[bytes], how: str, place: int) -> Damage | None:
+    """Return a damaged stream; None where it cannot be made, or is the same.
+
+    ``place`` chooses which byte or chunk it hits.
+    """
+    filled = [chunk for chunk in chunks if chunk]
+    if not filled:
+        return None
+    other = _damaged(list(filled), how, place)
+    return Damage(how, other) if other is not None and other != filled else None
+
+
+def _damaged(chunks: list[bytes], how: str, place: int) -> list[bytes] | None:
+    number = place % len(chunks)
+    match how:
+        case "empty":
+            return []
+        case "without its end":
+            return chunks[:-1]
+        case "without its start":
+            return chunks[1:]
+        case "cut short":
+            half = chunks[-1][: len(chunks[-1]) // 2]
+            return [*chunks[:-1], half] if half else chunks[:-1]
+        case "a bit flipped":
+            hit = _flipped(chunks[number], place // len(chunks))
+            return [*chunks[:number], hit, *chunks[number + 1 :]]
+        case "foreign":
+            return [bytes((place + 7 * n) % 256 for n in range(len(c))) for c in chunks]
+        case "reordered":
+            return chunks[::-1]
+        case "split":
+            chunk = chunks[number]
+            middle = len(chunk) // 2
+            parts = [part for part in (chunk[:middle], chunk[middle:]) if part]
+            return [*chunks[:number], *parts, *chunks[number + 1 :]]
+        case "merged":
+            return [chunks[0] + chunks[1], *chunks[2:]] if len(chunks) > 1 else None
+        case _:
+            raise ValueError(how)
+
+
+def _flipped(chunk: bytes, bit: int) -> bytes:
+    place, mask = bit // 8 % len(chunk), 1 << bit % 8
+    return chunk[:place] + bytes([chunk[place] ^ mask]) + chunk[place + 1 :]

@@ -1,0 +1,101 @@
+"""The devices of one conversation: by role, judged, and the fresh ones beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from vfiomig.conformance.conversation.device import opened
+from vfiomig.conformance.conversation.session import Session
+from vfiomig.conformance.judge import Judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from vfiomig.conformance.conversation.device import Begin, DeviceUnderTest
+    from vfiomig.conformance.judge import Bound
+    from vfiomig.conformance.ruling import Ruling
+    from vfiomig.host.device_ops import TrappedDriver
+    from vfiomig.protocol.history import Record
+
+_Answer = TypeVar("_Answer")
+
+_CONTROL: Final = "control"  # a role that no step has
+
+
+class Devices:
+    """Opens devices as they are needed, and lets the judge see every record of them.
+
+    ``rulings`` has rule, ruling and the number of the record that it follows.
+    """
+
+    def __init__(
+        self,
+        make_driver: Callable[[], TrappedDriver],
+        checks: Iterable[Bound],
+        begin: Begin,
+    ) -> None:
+        self._make_driver = make_driver
+        self._begin = begin
+        self._judge = Judge(checks, {})
+        self._sessions: dict[str, Session] = {}
+        self._objects = 0
+        self._fresh: set[str | None] = set()  # snapshots of devices just opened
+        self.records: list[Record] = []
+        self.rulings: list[tuple[str, Ruling, int]] = []
+
+    def session(self, role: str) -> Session:
+        """Return the session of a role; its device is opened if there is none."""
+        if role not in self._sessions:
+            self._objects += 1
+            name = role if self._objects == 1 else f"{role}-{self._objects}"
+            device = opened(self._make_driver, name, self._note, self._begin)
+            for rule, ruling in self._judge.open(name, device.shape):
+                self.rulings.append((rule, ruling, len(self.records)))
+            session = Session(device, self._judge.position(name), device.snapshot())
+            self._fresh.add(session.power_on)
+            self._sessions[role] = session
+        return self._sessions[role]
+
+    def let_go(self, role: str) -> bool:
+        """Close the device of a role; tell whether there was one."""
+        session = self._sessions.pop(role, None)
+        if session is not None:
+            session.device.close()
+        return session is not None
+
+    def close(self) -> None:
+        """Close all devices."""
+        for session in self._sessions.values():
+            session.device.close()
+
+    def fresh_snapshot(self) -> str:
+        """Return the state of all fresh devices; empty where they differ."""
+        if self._objects == 1:
+            self.with_control(lambda _: None)
+        return next(iter(self._fresh)) or "" if len(self._fresh) == 1 else ""
+
+    def works_on_control(self, works: list[int] | None) -> bool:
+        """Tell whether the last of these works shows on a device that only runs."""
+        if not works:
+            return False
+
+        def shows(control: DeviceUnderTest) -> bool:
+            for amount in works[:-1]:
+                control.work(amount)
+            before = control.snapshot()
+            control.work(works[-1])
+            return control.snapshot() != before
+
+        return self.with_control(shows)
+
+    def with_control(self, act: Callable[[DeviceUnderTest], _Answer]) -> _Answer:
+        """Do something with a fresh device that takes no part otherwise."""
+        answer = act(self.session(_CONTROL).device)
+        self.let_go(_CONTROL)
+        return answer
+
+    def _note(self, record: Record) -> None:
+        self.records.append(record)
+        at = len(self.records)
+        for rule, ruling in self._judge.see(record):
+            self.rulings.append((rule, ruling, at))
