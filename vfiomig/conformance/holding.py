@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from vfiomig.conformance.appetite import Appetite
 from vfiomig.conformance.conversation.conversation import Conversation
 from vfiomig.conformance.conversation.device import opened
 from vfiomig.conformance.conversation.scripts import scripts
@@ -110,6 +111,7 @@ class Bench:
     bytes_left: int
     accesses_left: int = 1 << 30
     deadly: frozenset[str] = frozenset()
+    appetite: Appetite = field(default_factory=Appetite)
     begin: Begin = field(default=lambda *_: None)
     told: Callable[[Step], None] = field(default=lambda _: None)
     ended: Callable[[], None] = field(default=lambda: None)
@@ -120,6 +122,8 @@ class Bench:
             case Scripted(first, end):
                 for steps in scripts()[first:end]:
                     yield self.hold(steps)
+                    if self.appetite.is_told:
+                        return  # it would only go on
             case Generated():
                 yield from self._generate(job)
             case Look():
@@ -185,6 +189,7 @@ class _Holder:
 
     def __init__(self, bench: Bench, checks: list[Bound] | None) -> None:
         self._bench = bench
+        self._complaint = bench.appetite.complaint()
         self._conversation = bench.open(checks)
         self._steps: list[Step] = []
         self.died: DriverDiedError | None = None
@@ -212,6 +217,8 @@ class _Holder:
             self.died = self.died or death
         except DeadlyAccessError:
             pass
+        if self._complaint and self.died is None:
+            self.died = DriverDiedError("close", "", self._complaint)
         reached: dict[str, int] = {}
         broken: dict[str, Broken] = {}
         for rule, ruling, _ in self._conversation.rulings:

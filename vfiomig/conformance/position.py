@@ -140,7 +140,8 @@ class Position:
         """Go on behind a moment."""
         if moment.died:
             self.state_before_failure, self.state = self.state, None
-        if not moment.ok and moment.kind is not Kind.FAIL:
+        is_short = moment.kind is Kind.READ_DATA and 0 < moment.moved < moment.size
+        if not moment.ok and not is_short and moment.kind is not Kind.FAIL:
             self._follow_failure(moment)
         step = _STEPS.get(moment.kind)
         if step is not None:

@@ -220,6 +220,7 @@ class _Suite:
         if held.died is not None:
             died = held.died
             self._mourn(died.access, died.error, died.where, held.steps)
+            self._ended += died.error.startswith("MemoryError")
         self._watch(progress)
 
     def _bury(self, died: WorkerDied) -> None:
@@ -268,7 +269,8 @@ class _Suite:
         outcomes.sort(key=lambda job: len(job.steps))
         jobs += outcomes[:_OUTCOMES_LIMIT]
         for death in self.progress.deaths:
-            if death.where:  # it raised, and its worker lived on
+            # It raised, and its worker lived on.
+            if death.where and not death.error.startswith("MemoryError"):
                 sought = Sought(rule=DIED, error=death.error)
                 jobs.append(Shorten(sought, death.steps))
         return jobs

@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from vfiomig.conformance.appetite import limit_heap
 from vfiomig.conformance.conversation.steps import Step
 from vfiomig.conformance.deadly import words_of
 
@@ -181,6 +182,7 @@ def _run(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     os.dup2(output, 1)
     os.dup2(output, 2)
+    limit_heap()
     bench.begin = notice.begin
     bench.told = notice.told
     bench.ended = notice.forget_steps

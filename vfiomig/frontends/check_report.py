@@ -11,6 +11,7 @@ from vfiomig.conformance.finding import verdict_of
 
 if TYPE_CHECKING:
     from vfiomig.conformance.explain import Argument
+    from vfiomig.conformance.exploration.coverage import Coverage
     from vfiomig.conformance.finding import Death, Finding, Outcome, RuleResult
 
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 class CheckReport:
     """One run of the suite on one target, after its baseline was applied.
 
-    ``stale`` are baseline entries, as lines, whose rule held.
+    ``stale`` are baseline entries, as lines, whose rule held; ``coverage`` is what the
+    explorer saw, where it ran.
     """
 
     target: str
@@ -27,6 +29,7 @@ class CheckReport:
     outcome: Outcome
     results: tuple[RuleResult, ...]
     stale: tuple[str, ...] = ()
+    coverage: Coverage | None = None
 
     @property
     def deaths(self) -> tuple[Death, ...]:

@@ -40,6 +40,7 @@ def is_the_buffers_length() -> Remembering:
     a width that is refused anywhere is V1-SAVE-04's matter (V1-SIZE-01).
     """
     taken: tuple[int, int] | None = None  # buffer, width of its last good read
+    short_end: int | None = None  # where a read that was short came to
     ruling: Ruling | None = None
     while True:
         moment = yield ruling
@@ -48,12 +49,15 @@ def is_the_buffers_length() -> Remembering:
         if buffer is None or buffer.size is None or not moment.size:
             continue
         is_last = moment.offset + moment.size == buffer.offset + buffer.size
+        is_rest, short_end = moment.offset == short_end, None
+        if 0 < moment.moved < moment.size:
+            short_end = moment.offset + moment.moved
         if moment.ok:
             taken = (buffer.index, moment.size)
             ruling = HELD if is_last else None
         elif is_last and is_refused(moment):
             is_whole = moment.size == buffer.size
-            if is_whole or taken == (buffer.index, moment.size):
+            if is_whole or is_rest or taken == (buffer.index, moment.size):
                 ruling = _shorter_than_it_said(buffer, moment)
 
 

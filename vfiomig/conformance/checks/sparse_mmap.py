@@ -30,8 +30,6 @@ _SHORTAGES: Final = frozenset(
         errno.ENOMEM,
         errno.EAGAIN,
         errno.EINTR,
-        errno.EPERM,
-        errno.EACCES,
         errno.EMFILE,
         errno.ENFILE,
         errno.EBADF,

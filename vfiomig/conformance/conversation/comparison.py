@@ -168,10 +168,8 @@ class Comparison:
         self.keeps(damage.origin)
         self.keeps("V1-RES-06")
 
-    def ran_damaged(self, session: Session, damage: Damage, *, is_state: bool) -> None:
-        """Judge a device that runs in the state that a damaged stream left it in."""
-        if is_state:
-            return
+    def ran_damaged(self, session: Session, damage: Damage) -> None:
+        """Rule on a device that runs in the state that a damaged stream left it in."""
         self.breaks(
             damage.origin,
             session,

@@ -19,6 +19,7 @@ from vfiomig.conformance.conversation.session import (
     STRAY_WRITES,
     Session,
 )
+from vfiomig.conformance.conversation.stream import Stream
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
 from vfiomig.protocol.v1.saving import EMPTY_BUFFERS_LIMIT
 from vfiomig.protocol.v1.states import DeviceState
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.damage import Damage
     from vfiomig.conformance.conversation.device import Begin
     from vfiomig.conformance.conversation.steps import Step
-    from vfiomig.conformance.conversation.stream import Stream
     from vfiomig.conformance.judge import Bound
     from vfiomig.host.device_ops import TrappedDriver
 
@@ -88,7 +88,7 @@ class Conversation:
         self._ask_for(role, state, is_read_back=True)
 
     def request(self, role: str, state: int) -> None:
-        """Write device_state, and believe that it is what the answer says."""
+        """Write device_state, and read it back only where that failed."""
         self._ask_for(role, state, is_read_back=False)
 
     def read_device_state(self, role: str) -> None:
@@ -320,7 +320,8 @@ class Conversation:
         ok = device.write_register(Register.DEVICE_STATE, state)
         after = state & VFIO_DEVICE_STATE_MASK if ok else None
         snapshot = device.snapshot() if ok and before != after else None
-        seen = device.read_register(Register.DEVICE_STATE) if is_read_back else None
+        is_read = is_read_back or not ok  # a refusal leaves it open where it is
+        seen = device.read_register(Register.DEVICE_STATE) if is_read else None
         session.state = after if seen is None else seen & VFIO_DEVICE_STATE_MASK
         if not ok:
             self._follow_refusal(session, before, state & VFIO_DEVICE_STATE_MASK)
@@ -343,13 +344,14 @@ class Conversation:
     def _resumed(self, session: Session, snapshot: str | None) -> None:
         if session.damage is None:
             self._bench.resumed(session, self._stream, snapshot)
-        elif self._bench.is_doubtful(session, self._stream, snapshot):
-            is_state = self._is_state(session, session.damage)
-            self._bench.ran_damaged(session, session.damage, is_state=is_state)
+            return
+        is_doubtful = self._bench.is_doubtful(session, self._stream, snapshot)
+        if is_doubtful and not self._is_state(session, session.damage):
+            self._bench.ran_damaged(session, session.damage)
 
     def _is_state(self, session: Session, damage: Damage) -> bool:
         """Ask the device, and another one that is given the true stream."""
-        true = self._stream.chunks if self._stream else []
+        true = self._stream or Stream()
         return self._devices.with_control(
             lambda control: moving.took_as_state(session.device, damage, control, true)
         )

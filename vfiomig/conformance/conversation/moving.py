@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.damage import Damage
     from vfiomig.conformance.conversation.device import DeviceUnderTest
     from vfiomig.conformance.conversation.session import Session
+    from vfiomig.conformance.conversation.stream import Stream
 
 _SINGLY: Final = 48  # bytes at the start of a chunk that are moved one by one
 _NARROW: Final = {"bytes": 1, "words": 8, "odd": 3, "sevens": 7}
@@ -158,29 +159,30 @@ def _save_buffer(device: DeviceUnderTest) -> bytes | None:
     return device.read(offset, size) if size else b""
 
 
-def _pass_on(device: DeviceUnderTest, chunks: list[bytes]) -> list[bytes] | None:
-    """Load a stream into a fresh device and save it again; None where that fails."""
+def _resume(device: DeviceUnderTest, chunks: list[bytes]) -> bool:
+    """Load a stream into a fresh device, and let it run; False where that fails."""
     write = device.write_register
-    if not write(Register.DEVICE_STATE, DeviceState.RESUMING):
-        return None
-    if not all(give_chunk(device, chunk, "whole") for chunk in chunks if chunk):
-        return None
-    if not write(Register.DEVICE_STATE, DeviceState.RUNNING):
-        return None
-    return _save_again(device)
+    return (
+        write(Register.DEVICE_STATE, DeviceState.RESUMING)
+        and all(give_chunk(device, chunk, "whole") for chunk in chunks if chunk)
+        and write(Register.DEVICE_STATE, DeviceState.RUNNING)
+    )
 
 
 def took_as_state(
     device: DeviceUnderTest,
     damage: Damage,
     control: DeviceUnderTest,
-    chunks: list[bytes],
+    true: Stream,
 ) -> bool:
     """Tell whether a device that runs took damage as state (see `damage`).
 
-    ``control`` is a fresh device, which is given the true ``chunks``.
+    ``control`` is a fresh device, which is given the ``true`` stream.  Where that
+    stream does not restore it either, damage is not what is wrong.
     """
     again = _save_again(device)
     device.write_register(Register.DEVICE_STATE, DeviceState.RUNNING)
-    whole = _pass_on(control, chunks)
+    if not _resume(control, true.chunks) or control.snapshot() != true.snapshot:
+        return True
+    whole = _save_again(control)
     return again is not None and whole is not None and damage.is_state(again, whole)

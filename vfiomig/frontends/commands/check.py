@@ -11,7 +11,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from vfiomig.conformance.suite import EFFORTS, run_suite
+from vfiomig.conformance.exploring import DEPTH
+from vfiomig.conformance.processes import processes
+from vfiomig.conformance.suite import EFFORTS, run_suite, run_suite_on
 from vfiomig.conformance.target import load_target
 from vfiomig.conformance.user_code import shown
 from vfiomig.frontends.baseline import (
@@ -22,18 +24,24 @@ from vfiomig.frontends.baseline import (
 )
 from vfiomig.frontends.check_report import CheckReport
 from vfiomig.frontends.commands.rules import rules_named
+from vfiomig.frontends.exhaustive import explored
 from vfiomig.frontends.exit_codes import DONE, INTERRUPTED, NOT_AS_EXPECTED
 from vfiomig.frontends.report.check_as_html import check_as_html
 from vfiomig.frontends.report.check_as_junit import check_as_junit
 from vfiomig.frontends.report.check_live import CheckView
 from vfiomig.frontends.report.check_terminal import print_check
+from vfiomig.frontends.report.exploration_terminal import print_coverage
 from vfiomig.frontends.report.rules_as_json import check_as_json
 from vfiomig.frontends.report.writing import writing_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from vfiomig.conformance.catalogue import Rule
+    from vfiomig.conformance.exploration.coverage import Coverage
     from vfiomig.conformance.finding import Outcome, RuleResult
+    from vfiomig.conformance.suite import Effort
+    from vfiomig.conformance.target import Target
 
 _OUTPUT = click.Path(path_type=Path)
 
@@ -63,6 +71,26 @@ _OUTPUT = click.Path(path_type=Path)
     show_default=True,
     help="How many conversations are held.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1, max=64),
+    default=1,
+    show_default=True,
+    help="Processes that hold conversations; the findings are the same.",
+)
+@click.option(
+    "--exhaustive",
+    "is_exhaustive",
+    is_flag=True,
+    help="Hold every conversation of single accesses instead, the shortest first.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(min=1),
+    default=DEPTH,
+    show_default=True,
+    help="How many steps such a conversation may have.",
+)
 @click.option("--json", "json_file", type=_OUTPUT, help="Write all verdicts as JSON.")
 @click.option("--junit", "junit_file", type=_OUTPUT, help="Write them as JUnit XML.")
 @click.option("--html", "html_file", type=_OUTPUT, help="Write a page for people.")
@@ -85,6 +113,9 @@ def check(
     is_list: bool,
     seed: int,
     effort: str,
+    jobs: int,
+    is_exhaustive: bool,
+    depth: int,
     json_file: Path | None,
     junit_file: Path | None,
     html_file: Path | None,
@@ -100,6 +131,7 @@ def check(
     vfiomig check driver.py:MyDriver
     vfiomig check driver.py:MyDriver --rule v1/data-size --effort thorough
     vfiomig check driver.py:MyDriver --baseline-write known.toml
+    vfiomig check driver.py:MyDriver --exhaustive --jobs 2
     """  # noqa: D301 -- click wants the character
     reasons = {} if baseline_file is None else read_baseline(baseline_file)
     chosen = None if prefix is None else rules_named(prefix)
@@ -113,14 +145,19 @@ def check(
             outputs.enter_context(writing_whole(path)) if path is not None else None
             for path in (json_file, junit_file, html_file, new_baseline_file)
         )
-        with CheckView(Console(stderr=True)) as view:
-            outcome = run_suite(
-                what.make_driver,
-                effort=EFFORTS[effort],
-                seed=seed,
+        coverage: Coverage | None = None
+        if is_exhaustive:
+            exploration = explored(
+                what.text,
+                console=Console(stderr=True),
                 rules=chosen,
-                watch=view.watch,
+                depth=depth,
+                jobs=jobs,
+                is_thorough=effort == "thorough",
             )
+            outcome, coverage = exploration.outcome, exploration.coverage
+        else:
+            outcome = _run(what, EFFORTS[effort], seed, chosen, jobs)
         outcome = _with_short_places(outcome)
         results = waived(outcome.results, reasons)
         is_whole = baseline_file is not None and not outcome.is_interrupted
@@ -130,6 +167,7 @@ def check(
             effort=effort,
             outcome=outcome,
             results=results,
+            coverage=coverage,
             stale=stale_entries(results, reasons, baseline_file)
             if is_whole and baseline_file is not None
             else (),
@@ -138,10 +176,29 @@ def check(
         _write(as_xml, lambda: check_as_junit(report))
         _write(as_page, lambda: check_as_html(report))
         _write(as_known, lambda: as_baseline(results))
+    if coverage is not None:
+        print_coverage(coverage, Console(highlight=False))
     print_check(report, Console(highlight=False))
     if outcome.is_interrupted:
         return INTERRUPTED
     return DONE if report.ok else NOT_AS_EXPECTED
+
+
+def _run(
+    what: Target, effort: Effort, seed: int, rules: Sequence[Rule] | None, jobs: int
+) -> Outcome:
+    with CheckView(Console(stderr=True)) as view, processes(jobs) as executor:
+        if executor is None:
+            return run_suite(
+                what.make_driver,
+                effort=effort,
+                seed=seed,
+                rules=rules,
+                watch=view.watch,
+            )
+        return run_suite_on(
+            what.text, executor, effort=effort, seed=seed, rules=rules, watch=view.watch
+        )
 
 
 def _print_list(prefix: str | None, console: Console) -> None:

@@ -55,6 +55,7 @@ def check_as_json(report: CheckReport) -> bytes:
             "accesses": outcome.accesses,
             "bytes": outcome.data,
             "reached": sum(result.reached > 0 for result in report.results),
+            **(report.coverage.as_dict() if report.coverage else {}),
         },
     }
     return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
