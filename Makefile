@@ -22,7 +22,7 @@ help:
 	@echo "  make test    all tests, as CI runs them (under ten minutes)"
 	@echo "  make check   lint, types, layers and the fast tests (under two minutes)"
 	@echo "  make bench   the figures, each a ratio to something measured beside it"
-	@echo "  make soak    the property tests with many more examples"
+	@echo "  make soak    what takes hours: more examples, and 200 seeds on each driver"
 	@echo "  make clean   remove .venv and every cache"
 	@echo
 	@echo "Needs Linux, Python 3.11 or later with venv; the header test needs cc."
@@ -43,6 +43,7 @@ bench: $(DEV)
 
 soak: $(DEV)
 	$(PYTEST) --hypothesis-profile=soak tests/property
+	$(PYTEST) -vv tests/soak
 
 lint: $(DEV)
 	$(BIN)/ruff format --check --quiet .

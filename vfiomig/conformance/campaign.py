@@ -1,7 +1,8 @@
 """Doing jobs in workers: one after another here, or spread over an executor.
 
-Rule 1: each job has a worker of its own, and another one behind each that died, so
-that what one job found is the same wherever and beside whatever it was done.
+Rule 1: each job has a worker of its own, and another one behind each that died.  It
+knows of the deaths in the jobs before it, wherever those were done, so that the same
+is found by one process and by many.
 
 Rule 2: an access that killed two workers is not made again: a conversation ends where
 it would be.  All else is judged.
@@ -27,8 +28,8 @@ from vfiomig.conformance.worker import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Executor, Future
 
     from vfiomig.conformance.catalogue import Rule
     from vfiomig.host.device_ops import TrappedDriver
@@ -71,9 +72,16 @@ def _is_own(rule: Rule) -> bool:
 class Campaign:
     """Does jobs on one driver, and knows by which accesses it died."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        *,
+        patience: float = PATIENCE,
+        deaths: Mapping[str, int] | None = None,
+    ) -> None:
         self._bench = bench
-        self._deaths: Counter[str] = Counter()
+        self._patience = patience  # seconds that one access may take
+        self._deaths: Counter[str] = Counter(deaths)
 
     @property
     def deadly(self) -> frozenset[str]:
@@ -88,7 +96,9 @@ class Campaign:
             if left is None:
                 return
             bench = dataclasses.replace(self._bench, deadly=self.deadly)
-            patience = PATIENCE_NO_MORE if self._deaths else PATIENCE
+            patience = self._patience
+            if self._deaths:
+                patience = min(patience, PATIENCE_NO_MORE)
             try:
                 for _, report in work(bench, [left], patience=patience):
                     if report is not None:
@@ -124,16 +134,44 @@ def in_turn(
 def spread(
     executor: Executor, target: str, plan: Plan, jobs: Sequence[Job]
 ) -> Iterator[Done]:
-    """Do jobs on an executor, which is told the target's name; yield in their order."""
-    futures = [executor.submit(_do_elsewhere, target, plan, job) for job in jobs]
+    """Do jobs on an executor, which is told the target's name; yield in their order.
+
+    All begin as if none would die.  Behind a death, jobs that have not begun are sent
+    anew, with it; one that has died meanwhile itself is done again.
+    """
+    deaths: Counter[str] = Counter()
+
+    def send(job: Job) -> Future[list[Report | WorkerDied]]:
+        return executor.submit(_do_elsewhere, target, plan, job, dict(deaths))
+
+    futures = [send(job) for job in jobs]
+    known = [0] * len(jobs)  # deaths, when a job was sent
     try:
-        for number, future in enumerate(futures):
-            for report in future.result():
+        for number, job in enumerate(jobs):
+            reports = futures[number].result()
+            if _deaths_in(reports) and known[number] != deaths.total():
+                futures[number] = send(job)
+                reports = futures[number].result()
+            for report in reports:
                 yield number, report
+            if not _deaths_in(reports):
+                continue
+            deaths.update(_deaths_in(reports))
+            for later in range(number + 1, len(jobs)):
+                if futures[later].cancel():
+                    futures[later] = send(jobs[later])
+                    known[later] = deaths.total()
     finally:
         for future in futures:
             future.cancel()
 
 
-def _do_elsewhere(target: str, plan: Plan, job: Job) -> list[Report | WorkerDied]:
-    return list(Campaign(plan.bench(load_target(target).make_driver)).do(job))
+def _deaths_in(reports: Iterable[Report | WorkerDied]) -> list[str]:
+    return [each.access for each in reports if isinstance(each, WorkerDied)]
+
+
+def _do_elsewhere(
+    target: str, plan: Plan, job: Job, deaths: dict[str, int]
+) -> list[Report | WorkerDied]:
+    bench = plan.bench(load_target(target).make_driver)
+    return list(Campaign(bench, deaths=deaths).do(job))

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.host import device_fd
+from vfiomig.protocol import errors
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from vfiomig.protocol.history import Record
 
 _HOST: Final = device_fd.__file__
+_NOT_THE_DRIVERS: Final = (_HOST, errors.__file__)
 
 
 class DriverLines:
@@ -41,6 +43,6 @@ class DriverLines:
         if event != "return" or caller is None:
             return
         own = frame.f_code.co_filename
-        if own == _HOST or caller.f_code.co_filename != _HOST:
+        if own in _NOT_THE_DRIVERS or caller.f_code.co_filename != _HOST:
             return
         self._at[len(self._records) + 1] = f"{own}:{frame.f_lineno}"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vfiomig.protocol.history import Record
 
 _WIDTH: Final = 88
+_PRINTED_LINES: Final = 20  # the last ones
 _LONGEST_VERB: Final = len("write")
 _UNBROKEN: Final = "\0"  # stands for a space where no line may end
 _ONLY_DEVICE: Final = "source"  # what a device is called that has no partner
@@ -66,6 +67,7 @@ class Argument:
     rules_out: tuple[str, ...] = ()
     with_it: tuple[str, ...] = ()
     where: str = ""
+    printed: tuple[str, ...] = ()
     conversation: tuple[str, ...] = ()
     reproduce: str = ""
     is_observation: bool = False
@@ -84,6 +86,7 @@ class Argument:
             _listed("Let:", self.let),
             _listed("Then:", self.then),
             self._difference(),
+            self._printed(),
             self._consequences(),
         ]
         return "\n\n".join("\n".join(part) for part in parts if part)
@@ -102,6 +105,11 @@ class Argument:
         lines = _wrapped("  Expected: ", self.expected)
         lines += _wrapped("    Actual: ", self.actual)
         return lines + (_wrapped("     Where: ", self.where) if self.where else [])
+
+    def _printed(self) -> list[str]:
+        if not self.printed:
+            return []
+        return ["  It printed:", *(f"    {line}" for line in self.printed)]
 
     def _consequences(self) -> list[str]:
         lines = []
@@ -146,6 +154,7 @@ def explain(
         rules_out=rule.takes_away,
         with_it=tuple(_lost_with(rule.takes_away)),
         where=finding.where,
+        printed=tuple(finding.printed.splitlines()[-_PRINTED_LINES:]),
         conversation=tuple(_conversation_of(finding)),
         reproduce=reproduce,
         is_observation=not rule.fails,

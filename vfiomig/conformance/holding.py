@@ -15,9 +15,12 @@ from vfiomig.conformance.conversation.conversation import Conversation
 from vfiomig.conformance.conversation.device import opened
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, step
+from vfiomig.conformance.conversation.ticking import Ticking
 from vfiomig.conformance.deadly import DeadlyAccessError, avoiding
 from vfiomig.conformance.ruling import Broken
 from vfiomig.conformance.shortening import Shortened, Shortener, Sought
+from vfiomig.conformance.target import TargetStartError
+from vfiomig.conformance.user_code import defining_line, raising_line
 from vfiomig.protocol.errors import DriverDiedError
 
 if TYPE_CHECKING:
@@ -89,9 +92,14 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """Why there is no driver."""
+    """Why there is no driver; ``where`` is ``file:line``, empty if ``why`` tells it."""
 
     why: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        """Return both in one line, the place first."""
+        return f"{self.where}: {self.why}" if self.where else self.why
 
 
 Report: TypeAlias = Held | Shortened | Members | NotStarted
@@ -102,7 +110,7 @@ class Bench:
     """What conversations are held with; accesses that are ``deadly`` end them.
 
     ``bytes_left`` and ``accesses_left`` are its budget: behind it conversations are
-    kept short.
+    kept short.  ``printed`` returns what the driver has printed since it was asked.
     """
 
     make_driver: Callable[[], TrappedDriver]
@@ -111,10 +119,12 @@ class Bench:
     bytes_left: int
     accesses_left: int = 1 << 30
     deadly: frozenset[str] = frozenset()
+    ticking: Ticking = field(default_factory=Ticking)
     appetite: Appetite = field(default_factory=Appetite)
     begin: Begin = field(default=lambda *_: None)
     told: Callable[[Step], None] = field(default=lambda _: None)
     ended: Callable[[], None] = field(default=lambda: None)
+    printed: Callable[[], str] = field(default=lambda: "")
 
     def perform(self, job: Job) -> Iterator[Report]:
         """Do a job; yield each report as soon as there is one."""
@@ -145,6 +155,7 @@ class Bench:
             self.checks if checks is None else checks,
             rule_ids=self.rule_ids,
             begin=avoiding(self.deadly, self.begin),
+            ticking=self.ticking,
         )
 
     def _generate(self, job: Generated) -> Iterator[Report]:
@@ -168,7 +179,7 @@ class Bench:
         try:
             device = opened(self.make_driver, "", lambda _: None, self.begin)
         except DriverDiedError as death:
-            return NotStarted(death.error)
+            return self._not_started(death)
         bench = device.bench
         with contextlib.suppress(DriverDiedError):
             device.close()  # what is to be said of it is said in conversations
@@ -177,6 +188,14 @@ class Bench:
             snapshot=bench.snapshot is not None,
             fail=bench.fail is not None,
         )
+
+    def _not_started(self, death: DriverDiedError) -> NotStarted:
+        cause = death.__cause__
+        if isinstance(cause, TargetStartError):
+            return NotStarted(str(cause))  # it begins with the place
+        where = raising_line(cause, None) if cause is not None else None
+        where = where or defining_line(self.make_driver) or death.where
+        return NotStarted(death.error, where)
 
     def account(self, conversation: Conversation) -> None:
         """Count what a conversation cost."""

@@ -7,9 +7,10 @@ history.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from vfiomig.conformance.moment import Kind, Moment, moment_of, opening
 from vfiomig.conformance.position import Position
@@ -25,13 +26,14 @@ Stateless: TypeAlias = Callable[[Moment], Ruling | None]
 CheckFunction: TypeAlias = Stateless | Callable[[], Remembering]
 
 _Ask: TypeAlias = Callable[[Moment], Ruling | None]
+_Instances: TypeAlias = "dict[Bound, _Ask]"
 
 
 class UnknownDeviceError(VfiomigError):
     """A record names a device that the header does not have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bound:
     """A check with the rule that it decides, and the kinds of moments it is given.
 
@@ -45,28 +47,63 @@ class Bound:
 
     def instance(self) -> _Ask:
         """Return a fresh check to ask."""
-        if not inspect.isgeneratorfunction(self.function):
-            return self.function  # type: ignore[return-value]  # told apart above
-        remembering: Generator[Ruling | None, Moment, None] = self.function()
+        if not _remembers(self.function):
+            return cast("Stateless", self.function)
+        remembering = cast("Callable[[], Remembering]", self.function)()
         next(remembering)
         return remembering.send
 
 
-class _Device:
-    """One device's region, position, and the checks by kind of moment."""
+@cache
+def _remembers(function: CheckFunction) -> bool:
+    return inspect.isgeneratorfunction(function)  # asked for each check of each device
 
-    def __init__(self, region: RegionShape) -> None:
+
+@lru_cache(maxsize=8)
+def _by_kind(checks: tuple[Bound, ...]) -> dict[Kind, list[Bound]]:
+    """Sort checks by kind once for all the conversations that are held with them."""
+    return {kind: [each for each in checks if kind in each.kinds] for kind in Kind}
+
+
+class _Checks:
+    """The checks by kind of moment, and those that see all devices."""
+
+    def __init__(self, checks: Iterable[Bound]) -> None:
+        self._of_kind = _by_kind(tuple(checks))
+        self._across: _Instances = {}
+
+    def of_kind(self, kind: Kind, own: _Instances) -> list[tuple[str, _Ask]]:
+        """Return whom to ask; ``own`` are the instances that a device has so far."""
+        asked: list[tuple[str, _Ask]] = []
+        for bound in self._of_kind[kind]:
+            instances = self._across if bound.is_across else own
+            ask = instances.get(bound)
+            if ask is None:
+                ask = instances[bound] = bound.instance()
+            asked.append((bound.rule, ask))
+        return asked
+
+
+class _Device:
+    """One device's region, position, and its checks, made when they are needed first.
+
+    Most devices are open for a few accesses only, and see few kinds of moments.
+    """
+
+    def __init__(self, region: RegionShape, checks: _Checks) -> None:
         self.region = region
         self.position = Position()
-        self.asked: dict[Kind, list[tuple[str, _Ask]]] = {kind: [] for kind in Kind}
-
-    def give(self, bound: Bound, ask: _Ask) -> None:
-        for kind in bound.kinds:
-            self.asked[kind].append((bound.rule, ask))
+        self._checks = checks
+        self._own: _Instances = {}
+        self.asked: dict[Kind, list[tuple[str, _Ask]]] = {}
 
     def see(self, moment: Moment) -> list[tuple[str, Ruling]]:
+        asked = self.asked.get(moment.kind)
+        if asked is None:
+            asked = self._checks.of_kind(moment.kind, self._own)
+            self.asked[moment.kind] = asked
         found = []
-        for rule, ask in self.asked[moment.kind]:
+        for rule, ask in asked:
             ruling = ask(moment)
             if ruling is not None:
                 found.append((rule, ruling))
@@ -80,9 +117,7 @@ class Judge:
     def __init__(
         self, checks: Iterable[Bound], devices: Mapping[str, RegionShape]
     ) -> None:
-        self._checks = [
-            (bound, bound.instance() if bound.is_across else None) for bound in checks
-        ]
+        self._checks = _Checks(checks)
         self._devices: dict[str, _Device] = {}
         self._index = 0
         self.opened: list[tuple[str, Ruling]] = []
@@ -91,9 +126,7 @@ class Judge:
 
     def open(self, name: str, region: RegionShape) -> list[tuple[str, Ruling]]:
         """Let another device take part, freshly opened."""
-        device = self._devices[name] = _Device(region)
-        for bound, shared in self._checks:
-            device.give(bound, shared or bound.instance())
+        device = self._devices[name] = _Device(region, self._checks)
         return device.see(opening(name, region, device.position))
 
     def position(self, name: str) -> Position:

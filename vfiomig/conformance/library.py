@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 EffortName = Literal["quick", "normal", "thorough"]
 
 
-class NonConformingError(VfiomigError):
+class NonConformingError(VfiomigError, AssertionError):
     """A driver broke rules, or died in a conversation.
+
+    It is an AssertionError, too: to a test runner that is a failure, not an error.
 
     ``findings`` are the broken rules, ``deaths`` the conversations that it did not
     live through; ``str()`` is the argument for each of them, as plain text.

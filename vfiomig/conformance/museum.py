@@ -40,11 +40,15 @@ _LONGEST_DEATH: Final = 200  # characters that are kept of what killed a driver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exhibit:
-    """A mutant: ``target`` is ``package.module:NAME``, ``violates`` rule ids."""
+    """A mutant: ``target`` is ``package.module:NAME``, ``violates`` rule ids.
+
+    One that ``dies`` is found where the suite says so.
+    """
 
     target: str
     party: PartyName
     violates: frozenset[str]
+    dies: bool = False
 
     @property
     def name(self) -> str:
@@ -79,8 +83,8 @@ class Tried:
 
     @property
     def is_found(self) -> bool:
-        """Whether a rule that it says it breaks was found broken."""
-        return bool(self.found_by)
+        """Whether a rule that it says it breaks was found broken, or its death seen."""
+        return bool(self.found_by) or (self.exhibit.dies and bool(self.died))
 
     @property
     def accesses(self) -> int | None:
@@ -160,7 +164,12 @@ def unbroken_rules(exhibits: Iterable[Exhibit]) -> tuple[str, ...]:
 
 def _exhibit(entry: tuple[str, type], party: PartyName) -> Exhibit:
     target, mutant = entry
-    return Exhibit(target=target, party=party, violates=mutant.__dict__["violates"])
+    return Exhibit(
+        target=target,
+        party=party,
+        violates=mutant.__dict__["violates"],
+        dies=mutant.__dict__.get("dies", False),
+    )
 
 
 # -- the trial -------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.catalogue import bound_checks, load_catalogue, rule_named
 from vfiomig.conformance.conversation.conversation import Conversation
+from vfiomig.conformance.conversation.damage import DAMAGES, REARRANGEMENTS
+from vfiomig.conformance.conversation.moving import IMPOSSIBLE_SIZES, WAYS
 from vfiomig.conformance.conversation.steps import Step, TokenError, read_token
 from vfiomig.conformance.holding import Bench, Held, Job, Report, Scripted
 from vfiomig.conformance.ruling import Broken
@@ -34,6 +36,11 @@ _BUDGET: Final = 512 << 20  # bytes of data
 _NO_STEPS: Final = frozenset({"perform", "close"})
 _HIGHEST: Final = {"state": 0xFFFF_FFFF, "offset": 1 << 40, "size": 4096, "code": 4095}
 _HIGHEST_ELSE: Final = (1 << 64) - 1
+_HOW: Final[dict[str, tuple[str, ...]]] = {
+    "load": (*WAYS, "filled"),
+    "load_damaged": DAMAGES + REARRANGEMENTS,
+    "announce": IMPOSSIBLE_SIZES,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +178,8 @@ def _problem_of(each: Step) -> str:
         if name not in bound.arguments:
             continue
         value = bound.arguments[name]
-        if not _is_fit(name, str(parameter.annotation), value):
+        is_fit = _is_fit(name, str(parameter.annotation), value)
+        if not is_fit or (name == "how" and value not in _HOW.get(each.name, WAYS)):
             return f"{each.name}: {name} = {value!r}"[:120]
     return ""
 

@@ -20,12 +20,37 @@ class Held(enum.Enum):
 HELD: Final = Held.HELD
 
 
-@dataclass(frozen=True, slots=True)
 class Witness:
-    """A moment that an argument stands on: its number in the history, and its text."""
+    """A moment that an argument stands on: its number in the history, and its text.
 
-    index: int
-    text: str
+    The text is made when it is asked for: checks name many moments, and few are told.
+    """
+
+    __slots__ = ("_said", "index")
+
+    def __init__(self, index: int, said: str | Moment) -> None:
+        self.index = index
+        self._said = said
+
+    @property
+    def text(self) -> str:
+        """What was asked, and what came of it."""
+        return self._said if isinstance(self._said, str) else self._said.text
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Witness):
+            return NotImplemented
+        return (self.index, self.text) == (other.index, other.text)
+
+    def __hash__(self) -> int:
+        return hash(self.index)
+
+    def __repr__(self) -> str:
+        return f"Witness({self.index}, {self.text!r})"
+
+    def __reduce__(self) -> tuple[type[Witness], tuple[int, str]]:
+        """Cross to another process as text: a moment belongs to its judge."""
+        return Witness, (self.index, self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,4 +77,4 @@ Remembering: TypeAlias = Generator[Ruling | None, "Moment", None]
 
 def witness(moment: Moment) -> Witness:
     """Name a moment in an argument."""
-    return Witness(moment.index, moment.text)
+    return Witness(moment.index, moment)

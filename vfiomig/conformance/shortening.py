@@ -59,6 +59,7 @@ class Shortened:
     broken: Broken | None = None
     history: tuple[Record, ...] = ()
     where: str = ""
+    printed: str = ""
     is_flaky: bool = False
 
 
@@ -90,6 +91,7 @@ class Shortener:
         """Hold a conversation once more, and watch the driver's lines."""
         conversation = self._bench.open(self._checks)
         lines = DriverLines(conversation.records)
+        self._bench.printed()
         with lines:
             seen = self._until_seen(conversation, steps)
         if seen is None:
@@ -101,6 +103,7 @@ class Shortener:
             broken=seen.broken,
             history=tuple(conversation.records[: seen.at]),
             where=lines.at(seen.at),
+            printed=self._bench.printed(),
         )
 
     def _flaky(self, steps: Steps) -> Shortened:

@@ -78,16 +78,18 @@ class Standing:
 
     def follow(self, moment: Moment, *, is_suspect: bool) -> Ruling | None:
         """Compare what a moment shows, and remember it."""
-        kind = moment.kind
-        ruling = self._compare(moment) if kind in self._watched and moment.ok else None
+        kind, ruling = moment.kind, None
+        if kind in self._watched and moment.ok:
+            ruling = self._compare(moment)
         if is_suspect:
             self._suspect(moment)
         elif kind in _OUT_OF_ORDER:
             self._seen.clear()
         elif not moment.ok:
             self._fail()
-        for moved in _MOVES.get(kind, ()):
-            self._seen.pop(moved, None)
+        if kind in _MOVES:
+            for moved in _MOVES[kind]:
+                self._seen.pop(moved, None)
         return ruling
 
     def _suspect(self, moment: Moment) -> None:
@@ -107,18 +109,23 @@ class Standing:
 
     def _compare(self, moment: Moment) -> Ruling | None:
         kind, value = moment.kind, _shown(moment)
-        if value is None or (kind is _DATA and not _is_of_buffer(moment)):
+        if value is None:
             return None
         seen = self._seen.get(kind)
         if seen is not None and not _is_same_place(seen.moment, moment):
             if seen.suspect is not None:
                 return None  # other data: what is in question may yet be read again
             seen = None
+        is_owed = _is_owed(moment)
+        if is_owed and seen is not None and not seen.suspect and seen.value == value:
+            self._agreed.add(kind)
+            seen.moment, seen.is_after_failure = moment, False
+            return None
         if kind is _STATE and seen is not None and seen.value != value:
             for lost in _BUFFER:  # there is none, or that of another session
                 self._seen.pop(lost, None)
         self._seen.pop(kind, None)
-        if _is_owed(moment):
+        if is_owed:
             self._seen[kind] = _Seen(value=value, moment=moment)
         return self._ruling(moment, seen, value) if seen is not None else None
 
@@ -142,12 +149,13 @@ def _is_same_place(one: Moment, other: Moment) -> bool:
 
 
 def _shown(moment: Moment) -> int | str | None:
-    """Return what a read shows; ``None`` where nobody saw it."""
-    if moment.kind is _DATA:
-        return moment.data or None
-    if moment.kind is _STATE and moment.value is not None:
-        return moment.value & VFIO_DEVICE_STATE_MASK
-    return moment.value
+    """Return what a read shows; ``None`` where nobody saw it, or it is no buffer's."""
+    kind, value = moment.kind, moment.value
+    if kind is _DATA:
+        return moment.data if moment.data and _is_of_buffer(moment) else None
+    if kind is _STATE and value is not None:
+        return value & VFIO_DEVICE_STATE_MASK
+    return value
 
 
 def _is_of_buffer(moment: Moment) -> bool:
@@ -163,12 +171,12 @@ def _is_of_buffer(moment: Moment) -> bool:
 
 def _is_owed(moment: Moment) -> bool:
     """Tell whether what a read shows is to be shown again."""
-    if moment.kind is Kind.READ_DATA_OFFSET:
-        return moment.position.is_saving and bool(moment.position.pending)
-    if moment.kind in _BUFFER:
-        position = moment.position
-        return position.is_saving and bool(position.pending) and _has_data(position)
-    return True
+    kind, position = moment.kind, moment.position
+    if kind is _STATE or kind not in _BUFFER:
+        return True
+    if not position.pending or not position.is_saving:
+        return False
+    return kind is Kind.READ_DATA_OFFSET or _has_data(position)
 
 
 def _has_data(position: Position) -> bool:

@@ -105,9 +105,9 @@ def run_suite(
     Raises:
         TargetStartError: the first driver could not be made.
     """
-    plan, jobs = _planned(effort, seed, rules)
+    plan, jobs = _planned(effort, range(seed, seed + 1), rules)
     suite = _Suite(plan, rules, watch, lambda jobs: in_turn(make_driver, plan, jobs))
-    return suite.run(jobs, effort)
+    return suite.run(jobs, effort.conversations)
 
 
 def run_suite_on(
@@ -116,19 +116,24 @@ def run_suite_on(
     *,
     effort: Effort = EFFORTS["normal"],
     seed: int = 1,
+    seeds: int = 1,
     rules: Sequence[Rule] | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
 ) -> Outcome:
-    """Do what `run_suite` does on an executor, which is sent the target's name."""
-    plan, jobs = _planned(effort, seed, rules)
+    """Do what `run_suite` does on an executor, which is sent the target's name.
+
+    With so many ``seeds`` from ``seed`` on, each generates as many conversations, on as
+    large a budget, as it would alone; the scripts, which know no seed, are held once.
+    """
+    plan, jobs = _planned(effort, range(seed, seed + seeds), rules)
     suite = _Suite(
         plan, rules, watch, lambda jobs: spread(executor, target, plan, jobs)
     )
-    return suite.run(jobs, effort)
+    return suite.run(jobs, seeds * effort.conversations)
 
 
 def _planned(
-    effort: Effort, seed: int, rules: Sequence[Rule] | None
+    effort: Effort, seeds: range, rules: Sequence[Rule] | None
 ) -> tuple[Plan, list[Job]]:
     total = len(scripts())
     jobs: list[Job] = [
@@ -136,11 +141,16 @@ def _planned(
         for first in range(0, total, _SCRIPTS_BLOCK)
     ]
     blocks = -(-effort.conversations // _BLOCK)
-    jobs += [Generated(seed * 1_000_003 + number, _BLOCK) for number in range(blocks)]
+    of_one_seed = len(jobs) + blocks
+    jobs += [
+        Generated(seed * 1_000_003 + number, _BLOCK)
+        for seed in seeds
+        for number in range(blocks)
+    ]
     plan = Plan(
         rules=tuple(rule.id for rule in (load_catalogue() if rules is None else rules)),
-        accesses=effort.accesses // len(jobs),
-        data=effort.data // len(jobs),
+        accesses=effort.accesses // of_one_seed,
+        data=effort.data // of_one_seed,
     )
     return plan, jobs
 
@@ -162,9 +172,9 @@ class _Suite:
         self._consequences: dict[str, str] = {}  # rule, the one that is to blame
         self.progress = Progress(0)
 
-    def run(self, jobs: list[Job], effort: Effort) -> Outcome:
+    def run(self, jobs: list[Job], generated: int) -> Outcome:
         """Hold all conversations, make those of findings short, and sum up."""
-        self.progress.planned = len(scripts()) + effort.conversations
+        self.progress.planned = len(scripts()) + generated
         self._look()
         is_interrupted = False
         try:
@@ -185,8 +195,8 @@ class _Suite:
             match report:
                 case Members():
                     self._members = report
-                case NotStarted(why):
-                    raise TargetStartError(why)
+                case NotStarted():
+                    raise TargetStartError(str(report))
                 case WorkerDied():
                     message = f"the driver did not start: {report.how}"
                     raise TargetStartError(message)
@@ -230,9 +240,12 @@ class _Suite:
     def _mourn(
         self, access: str, error: str, where: str, steps: Steps, printed: str = ""
     ) -> None:
-        told = {(each.access, each.error, each.where) for each in self.progress.deaths}
-        if (access, error, where) in told:
-            return
+        # Patience wears thin, so one hang may have two texts.
+        what = error.partition(" within ")[0]
+        for each in self.progress.deaths:
+            is_same = each.error.startswith(what) and each.where == where
+            if each.access == access and is_same:
+                return
         self.progress.deaths.append(
             Death(
                 access=access,
@@ -377,6 +390,7 @@ class _Suite:
             device="",
             history=shortened.history if shortened else (),
             where=shortened.where if shortened else "",
+            printed=shortened.printed if shortened else "",
             token=token_of(rule.id, steps),
             steps=steps,
         )

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import struct
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def _reports(
 ) -> Iterator[tuple[int, Report | None]]:
     beats, since = -1, time.monotonic()
     while True:
-        if ours.poll(_GLANCE):
+        if ours.poll(min(_GLANCE, patience / 4)):
             try:
                 message = ours.recv()
             except EOFError:
@@ -168,6 +169,35 @@ def _died(how: str, notice: _Notice, output: int) -> WorkerDied:
     )
 
 
+class _Printed:
+    """What goes to standard output and standard error, a stretch at a time."""
+
+    def __init__(self, output: int) -> None:
+        self._output = output
+        self._end = 0
+
+    def since(self) -> str:
+        """Return what was printed since this was asked the last time."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        size = os.fstat(self._output).st_size
+        begin = max(self._end, size - _PRINTED_LIMIT)
+        self._end = size
+        text = os.pread(self._output, size - begin, begin)
+        return text.decode("utf-8", "replace")
+
+
+def _print_to(output: int) -> None:
+    """Let all that the driver prints go there, a line at a time: it may not end well.
+
+    A test runner may have put something else in the place of ``sys.stdout``.
+    """
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
+
+
 def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
@@ -180,12 +210,12 @@ def _run(
 ) -> None:
     """Be the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    _print_to(output)
     limit_heap()
     bench.begin = notice.begin
     bench.told = notice.told
     bench.ended = notice.forget_steps
+    bench.printed = _Printed(output).since
     for number, job in enumerate(jobs):
         for report in bench.perform(job):
             theirs.send((number, report))

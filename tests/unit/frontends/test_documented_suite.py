@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
@@ -14,12 +15,15 @@ from tests.unit.conformance.histories import record
 from tests.unit.frontends.documented import SECTIONS, example_of, paths_in, rows_of
 from vfiomig.conformance.catalogue import load_catalogue, rule_named
 from vfiomig.conformance.conversation.steps import step
+from vfiomig.conformance.exploration.coverage import Coverage
 from vfiomig.conformance.finding import Death, Finding, Outcome, RuleResult, Verdict
 from vfiomig.conformance.judging import judge_history, read_history
+from vfiomig.conformance.museum import Exhibit, Totals, Tried
 from vfiomig.conformance.ruling import Broken, Witness
 from vfiomig.frontends import exit_codes
 from vfiomig.frontends.baseline import BaselineError, as_baseline, read_baseline
 from vfiomig.frontends.check_report import CheckReport
+from vfiomig.frontends.report.mutants_as_json import mutants_as_json
 from vfiomig.frontends.report.rules_as_json import check_as_json
 from vfiomig.protocol.history import (
     SCHEMA,
@@ -41,8 +45,19 @@ HISTORY: Final = SECTIONS["A history"]
 CHECK: Final = SECTIONS["The JSON of `vfiomig check --json`"]
 JUDGE: Final = SECTIONS["The JSON of `vfiomig judge --json`"]
 RULES: Final = SECTIONS["The JSON of `vfiomig rules --json`"]
+MUTANTS: Final = SECTIONS["The JSON of `vfiomig mutants --json`"]
 BASELINE: Final = SECTIONS["A baseline"]
 QEMU: Final = SECTIONS["What QEMU 7.2 breaks"]
+A_COVERAGE: Final = Coverage(
+    states=2,
+    arcs=3,
+    depth=4,
+    key=("device_state",),
+    covered=(("STOP", "reset"),),
+    not_covered=(("ERROR", "reset"),),
+    not_tried=("faults",),
+    reasons=("it runs a thread",),
+)
 STABLE: Final = "v1/data-size/stable-within-iteration"
 
 
@@ -120,6 +135,7 @@ def a_check() -> CheckReport:
         steps=steps,
         printed="a line",
         token="token",
+        history=history,
     )
     result = RuleResult(rule=rule, verdict=Verdict.BROKEN, reached=1, finding=finding)
     return CheckReport(
@@ -135,10 +151,25 @@ def a_check() -> CheckReport:
 
 
 def test_every_key_of_the_json_of_check_is_in_the_table_and_no_other() -> None:
-    facts = msgspec.json.decode(check_as_json(a_check()))
+    explored = dataclasses.replace(a_check(), coverage=A_COVERAGE)
+    facts = msgspec.json.decode(check_as_json(explored))
     real = {path for path in paths_in(facts) if not path.startswith("died.")} | {"died"}
-    # Nothing is kept of what led to a death but its steps.
-    assert documented(rows_of(CHECK)) - {"deaths[].history[]"} == documented(real)
+    assert documented(rows_of(CHECK)) == documented(real)
+
+
+def test_every_key_of_the_json_of_mutants_is_in_the_table_and_no_other() -> None:
+    exhibit = Exhibit(
+        target="module:Name", party="vendor driver", violates=frozenset({STABLE})
+    )
+    broken = {STABLE: 5, "v1/another": None}
+    tried = Tried(exhibit=exhibit, broken=broken, died="", seconds=1.0)
+    totals = Totals(found=1, missed=0, died=0, median=5, unbroken=("v1/a",))
+    page = mutants_as_json(
+        [tried], totals, effort="quick", seed=1, is_interrupted=False
+    )
+    real = paths_in(msgspec.json.decode(page))
+    outermost = {re.sub(r"^environment\..*", "environment", path) for path in real}
+    assert rows_of(MUTANTS).keys() == outermost
 
 
 def test_the_example_of_check_has_the_keys_of_a_real_report() -> None:

@@ -183,16 +183,19 @@ def not_written_while_saving() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
+        kind = moment.kind
+        if kind is not Kind.READ_DATA_SIZE and known is None:
+            continue
         buffer = moment.position.buffer if moment.position.is_saving else None
-        if moment.kind is Kind.WRITE_DATA_SIZE:
+        if kind is Kind.WRITE_DATA_SIZE:
             is_of_known = known and buffer and known[0] == buffer.index
             if not is_of_known or moment.died:
                 known = wrote = None
             else:
                 wrote = witness(moment)
-        elif not moment.ok or moment.kind not in _HARMLESS:
+        elif not moment.ok or kind not in _HARMLESS:
             known = wrote = None
-        elif moment.kind is Kind.READ_DATA_SIZE and moment.value is not None:
+        elif kind is Kind.READ_DATA_SIZE and moment.value is not None:
             if known and wrote and buffer and known[0] == buffer.index:
                 ruling = _not_changed(known[1], known[2], wrote, moment)
             elif (buffer := buffer_in_sequence(moment)) is not None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from vfiomig.conformance.ruling import Remembering, Ruling
 
 
+_STATE_ACCESSES: Final = (Kind.READ_DEVICE_STATE, Kind.WRITE_DEVICE_STATE)
+
+
 def error_only_by_failed_transition() -> Remembering:
     """ERROR is read only behind a failed write to device_state.
 
@@ -31,15 +34,14 @@ def error_only_by_failed_transition() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
-        has_died |= moment.died
-        if moment.kind is Kind.OPEN or (moment.kind is Kind.RESET and moment.ok):
+        kind = moment.kind
+        if moment.died:
+            has_died = True
+        elif kind is Kind.OPEN or (kind is Kind.RESET and moment.ok):
             known, has_died = witness(moment), False
-        if moment.kind is Kind.READ_DEVICE_STATE and not has_died:
+        if kind is Kind.READ_DEVICE_STATE and not has_died:
             ruling = _error_entered(known, moment)
-        if moment.ok and moment.kind in (
-            Kind.READ_DEVICE_STATE,
-            Kind.WRITE_DEVICE_STATE,
-        ):
+        if kind in _STATE_ACCESSES and moment.ok:
             known = witness(moment)
 
 

@@ -49,9 +49,12 @@ class _StoppedReads:
 
     def before(self, moment: Moment) -> Moment | None:
         """Return the read before this one, if nothing of effect lies between."""
+        is_read = moment.kind is Kind.READ_PENDING_BYTES
+        if self._last is None and not is_read:
+            return None
         if moment.position.state != DeviceState.STOP_AND_COPY:
             self._last = None
-        elif moment.kind is Kind.READ_PENDING_BYTES:
+        elif is_read:
             last, self._last = self._last, moment if moment.ok else None
             return last if moment.ok else None
         elif moment.kind not in _WITHOUT_EFFECT:

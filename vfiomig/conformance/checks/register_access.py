@@ -291,9 +291,12 @@ def read_only_registers_stay() -> Remembering:
             pending.follow(moment, is_owed=is_stopped),
             offset.follow(moment, is_owed=position.is_saving),
         )
-        rulings = [each for each in found if each is not None]
-        broken = [each for each in rulings if isinstance(each, Broken)]
-        ruling = next(iter(broken or rulings), None)
+        ruling = _worst(found) if any(found) else None
+
+
+def _worst(found: tuple[Ruling | None, ...]) -> Ruling | None:
+    broken = next((each for each in found if isinstance(each, Broken)), None)
+    return broken or HELD
 
 
 def dead_space_harmless() -> Remembering:

@@ -47,6 +47,8 @@ def stopped_when_the_write_returns() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
+        if stop is None and moment.kind is not Kind.WRITE_DEVICE_STATE:
+            continue
         if moment.kind is Kind.WRITE_DEVICE_STATE:
             stop, first = (moment if _clears_running(moment) else None), None
         elif moment.kind not in _BENCH:
@@ -80,8 +82,10 @@ def no_progress_while_stopped() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
+        if first is None and moment.kind is not Kind.SNAPSHOT:
+            continue
         if moment.kind is not Kind.SNAPSHOT:
-            if first is not None and not _keeps_the_stop(moment):
+            if not _keeps_the_stop(moment):
                 first = None
         elif not moment.digest or not _may_compare(
             moment.position.state, moment.position
@@ -176,6 +180,8 @@ def quiesced_in_error() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
+        if first is None and moment.kind is not Kind.SNAPSHOT:
+            continue
         if moment.kind is Kind.SNAPSHOT:
             if not moment.digest or not moment.position.in_error:
                 first = None

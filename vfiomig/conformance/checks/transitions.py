@@ -144,9 +144,11 @@ def _offers(source: int, target: int, *, is_arc_judged: bool) -> Remembering:
             outcome = demanded(moment, source, target)
             entered = witness(moment) if outcome is HELD else None
             ruling = outcome if is_arc_judged else None
+        elif entered is None:
+            continue
         elif kind in _RESTARTS or moment.position.state != target:
             entered = None
-        elif entered is not None:
+        else:
             ruling = _offered(moment, entered)
             if drops_buffer(moment):
                 entered = None

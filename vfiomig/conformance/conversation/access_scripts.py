@@ -75,7 +75,11 @@ def arcs() -> Iterator[Steps]:
         extra = enter(DESTINATION, asked)
         yield [work(), *save(), *resuming, *extra, loaded, *run]
         yield [work(), *save(), *resuming, loaded, *extra, *run, *extra]
-    # The bits above the third are not the state.
+    # The bits above the third are not the state; QEMU writes back what it read.
+    for source in VALID:
+        way = way_to(SOURCE, source)
+        for target in VALID:
+            yield [*way, step("request_as_read", SOURCE, target)]
     for value in (0x80000001, 0xFFFFFFF9, 0x00000009, 0x8, 0x80000002):
         yield [work(), *enter(SOURCE, value), *enter(SOURCE, RUNNING), *save()]
 
@@ -141,7 +145,7 @@ def _strays_within(state: int, strays: Steps) -> Iterator[Steps]:
     pending, offset, size, data = buffer(SOURCE)
     known = [pending, offset, size, data, offset, size, data]
     # Behind each, what is in hand is read again: it must be what it was.
-    within = [each for stray in strays for each in (stray, offset, size, data)]
+    within = [each for stray in strays for each in (stray, size, offset, size, data)]
     yield [*begun, *known, *within, pending, *save(), *arrive()]
     one = step("iterate", SOURCE, 1)
     between = [each for stray in strays[:12] for each in (stray, pending, one)]

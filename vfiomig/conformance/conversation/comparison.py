@@ -8,19 +8,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.conversation.stream import Stream, rule_for, rules_about
-from vfiomig.conformance.ruling import HELD, Broken, Ruling, Witness
-from vfiomig.protocol.history import BenchEvent
+from vfiomig.conformance.conversation import moving
+from vfiomig.conformance.conversation.stream import (
+    FEATURE_RULES,
+    Stream,
+    rule_for,
+    rules_about,
+)
+from vfiomig.conformance.explain import text_of
+from vfiomig.conformance.ruling import HELD, Broken, Witness
 from vfiomig.protocol.v1.states import DeviceState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vfiomig.conformance.conversation.damage import Damage
+    from vfiomig.conformance.conversation.devices import Devices
     from vfiomig.conformance.conversation.session import Session
-    from vfiomig.protocol.history import Record
+    from vfiomig.conformance.conversation.ticking import Ticking
 
-_OF_DESTINATION: Final = {"destination had resumed before", "destination had a state"}
+_OF_DESTINATION: Final = {
+    "destination had resumed before",
+    "destination had a state",
+    "reset before",
+    "closed before",
+}
 
 # A stopped device that gave so many times its state, and this much more in so many
 # buffers, does not come to an end (V1-PEND-13).
@@ -35,12 +47,14 @@ class Comparison:
     def __init__(
         self,
         rule_ids: Mapping[str, str],
-        records: list[Record],
-        rulings: list[tuple[str, Ruling, int]],
+        devices: Devices,
+        ticking: Ticking,
     ) -> None:
         self._rule_ids = rule_ids
-        self._records = records
-        self._rulings = rulings
+        self._devices = devices
+        self._ticking = ticking
+        self._records = devices.records
+        self._rulings = devices.rulings
 
     def keeps(self, origin: str) -> None:
         """Rule that a rule was kept."""
@@ -55,6 +69,7 @@ class Comparison:
         *,
         expected: str,
         actual: str,
+        because: tuple[str, ...] = (),
         is_outcome: bool = False,
     ) -> None:
         """Rule that it was broken by the last record."""
@@ -63,12 +78,11 @@ class Comparison:
             return
         at = len(self._records)
         last = self._records[-1]
-        what = last.bench if isinstance(last, BenchEvent) else last.access
         broken = Broken(
             expected=expected,
             actual=actual,
-            witnesses=(Witness(at, f"{session.device.name}: {what}"),),
-            because=(f"however, {actual}: a contradiction.",),
+            witnesses=(Witness(at, f"{last.device}: {text_of(last)}"),),
+            because=(*because, f"however, {actual}: a contradiction."),
             is_outcome=is_outcome,
         )
         self._rulings.append((rule, broken, at))
@@ -88,10 +102,12 @@ class Comparison:
         """Judge that a chunk of a whole stream was refused."""
         if stream is None or not stream.is_evidence or session.is_armed:
             return
+        features = _features(session, stream)
         self.breaks(
-            rule_for(_features(session, stream)),
+            rule_for(features),
             session,
             is_outcome=True,
+            because=_story(stream, features),
             expected="every chunk is taken, in the order and the sizes of the source",
             actual=f"chunk {len(session.loaded or ())} of the source was refused",
         )
@@ -103,10 +119,18 @@ class Comparison:
         whole = _whole(session, stream)
         if whole is None or session.is_armed:
             return
+        # It may take that for a chunk whose end never came.
+        is_spoiled = "window overwritten" in session.load_features
+        if is_spoiled and not self._devices.with_control(
+            lambda control: moving.takes_loose_data(control, whole.chunks)
+        ):
+            return
+        features = _features(session, whole)
         self.breaks(
-            rule_for(_features(session, whole)),
+            rule_for(features),
             session,
             is_outcome=True,
+            because=_story(whole, features),
             expected=f"RUNNING, after all {len(whole.chunks)} chunks of the source",
             actual="the write to device_state failed",
         )
@@ -116,6 +140,9 @@ class Comparison:
     ) -> None:
         """Judge a device that left RESUMING for RUNNING: it is what was loaded."""
         if stream is None or snapshot is None or stream.snapshot is None:
+            return
+        if session.damage is not None:
+            self._ran_damaged(session, session.damage, stream, snapshot)
             return
         is_equal = snapshot == stream.snapshot
         whole = _whole(session, stream)
@@ -129,6 +156,7 @@ class Comparison:
                 rule_for(features),
                 session,
                 is_outcome=True,
+                because=_story(whole, features),
                 expected=f"the source's state at stop, {stream.snapshot}",
                 actual=f"the destination's state is {snapshot}",
             )
@@ -142,45 +170,59 @@ class Comparison:
 
     def _changes_by_itself(self, session: Session, snapshot: str | None) -> bool:
         """Tell whether a device that runs is, without any work, another one by now."""
-        return session.is_running and session.device.snapshot() != snapshot
+        return session.is_running and self._ticking.is_seen(session.device, snapshot)
 
-    def is_doubtful(
-        self, session: Session, stream: Stream | None, snapshot: str | None
-    ) -> bool:
-        """Tell whether a device runs, behind a damaged stream, in another state.
+    def _ran_damaged(
+        self, session: Session, damage: Damage, stream: Stream, snapshot: str
+    ) -> None:
+        """Judge a device that runs behind a damaged stream.
 
         An error that showed while it was loaded is enough where nothing of it stayed.
         """
-        damage = session.damage
-        if damage is None or snapshot is None or session.is_armed:
-            return False
-        if stream is None or not stream.is_evidence or stream.snapshot is None:
-            return False
-        if not session.load_failed and session.loaded != damage.chunks:
-            return False
+        is_all = session.load_failed or session.loaded == damage.chunks
+        if session.is_armed or not stream.is_evidence or not is_all:
+            return
         is_undone = session.load_failed and snapshot in session.clean_snapshots
         if snapshot == stream.snapshot or is_undone:
             self._is_told(damage)
-            return False
-        return True
+        elif not self._devices.with_control(
+            lambda control: moving.took_as_state(
+                session.device, damage, control, stream
+            )
+        ):
+            self.breaks(
+                damage.origin,
+                session,
+                expected=f"an error, or the source's state: it was {damage.how}",
+                actual="RUNNING, in another state than the source's",
+            )
 
     def _is_told(self, damage: Damage) -> None:
         self.keeps(damage.origin)
         self.keeps("V1-RES-06")
 
-    def ran_damaged(self, session: Session, damage: Damage) -> None:
-        """Rule on a device that runs in the state that a damaged stream left it in."""
-        self.breaks(
-            damage.origin,
-            session,
-            expected=f"an error, or the source's state: the stream was {damage.how}",
-            actual="RUNNING, in another state than the source's",
-        )
-
     # -- the device by itself ----------------------------------------------------------
 
-    def opened_again(self, session: Session, state: int | None, fresh: str) -> None:
+    def not_again(self, session: Session) -> None:
+        """Rule on a device that began to save once, and does not now."""
+        self.breaks(
+            "V1-SAVE-11",
+            session,
+            expected="SAVING begins, as it did before on this device",
+            actual="the write to device_state failed",
+        )
+
+    def opened_again(
+        self, session: Session, state: int | None, fresh: str, *, is_closed: bool
+    ) -> None:
         """Judge a device that was opened after another session was closed."""
+        self.decides(
+            "V1-RST-06",
+            session,
+            kept=is_closed,
+            expected="close() ends whatever session is open",
+            actual="close() failed",
+        )
         for origin in ("V1-STATE-02", "V1-RST-06"):
             self.decides(
                 origin,
@@ -216,18 +258,19 @@ class Comparison:
             actual=f"the state is {snapshot}",
         )
 
-    def worked(self, session: Session) -> None:
-        """Judge work that showed where the device runs, or was done where it stops."""
-        self.keeps("V1-STATE-03" if session.is_running else "V1-USER-02")
-
-    def stands_still(self, session: Session) -> None:
-        """Judge a device that ought to run, and on which work does not show."""
-        self.breaks(
-            "V1-STATE-03",
-            session,
-            expected="the device runs: work changes its state",
-            actual="work does not show that shows on a device that never stopped",
-        )
+    def worked(self, session: Session, *, changed: bool) -> None:
+        """Judge work, by whether it shows: it does where the device runs."""
+        if not session.is_running:
+            self.keeps("V1-USER-02")
+        elif changed:
+            self.keeps("V1-STATE-03")
+        elif self._devices.works_on_control(session.works):
+            self.breaks(
+                "V1-STATE-03",
+                session,
+                expected="the device runs: work changes its state",
+                actual="work does not show that shows on a device that never stopped",
+            )
 
     def read_again(self, session: Session, how: str, *, is_same: bool) -> None:
         """Judge a buffer that was read once more."""
@@ -288,6 +331,15 @@ class Comparison:
 def _features(session: Session, stream: Stream) -> set[str]:
     past = session.past & _OF_DESTINATION
     return stream.features | session.load_features | past
+
+
+def _story(stream: Stream, features: set[str]) -> tuple[str, ...]:
+    """Return the sentences that tell how the stream came about."""
+    told = f"the source gave {len(stream.chunks)} chunks, {stream.size} bytes in all;"
+    special = [each for each in FEATURE_RULES if each in features]
+    if not special:
+        return (told,)
+    return told, f"what must make no difference: {', '.join(special)};"
 
 
 def _whole(session: Session, stream: Stream | None) -> Stream | None:

@@ -19,7 +19,7 @@ from vfiomig.conformance.conversation.session import (
     STRAY_WRITES,
     Session,
 )
-from vfiomig.conformance.conversation.stream import Stream
+from vfiomig.conformance.conversation.ticking import Ticking
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
 from vfiomig.protocol.v1.saving import EMPTY_BUFFERS_LIMIT
 from vfiomig.protocol.v1.states import DeviceState
@@ -28,9 +28,9 @@ from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from vfiomig.conformance.conversation.damage import Damage
     from vfiomig.conformance.conversation.device import Begin
     from vfiomig.conformance.conversation.steps import Step
+    from vfiomig.conformance.conversation.stream import Stream
     from vfiomig.conformance.judge import Bound
     from vfiomig.host.device_ops import TrappedDriver
 
@@ -58,12 +58,14 @@ class Conversation:
         *,
         rule_ids: Mapping[str, str],
         begin: Begin = lambda *_: None,
+        ticking: Ticking | None = None,
     ) -> None:
         self._stream: Stream | None = None  # the last whole one
-        self._devices = devices = Devices(make_driver, checks, begin)
+        ticking = ticking or Ticking()
+        self._devices = devices = Devices(make_driver, checks, begin, ticking)
         self.records = devices.records
         self.rulings = devices.rulings  # rule, ruling, number of the record
-        self._bench = Comparison(rule_ids, self.records, self.rulings)
+        self._bench = Comparison(rule_ids, devices, ticking)
         self.bytes_limit = BYTES_LIMIT
         self.buffers_limit = BUFFERS_LIMIT
         self.moved = 0  # bytes of data
@@ -91,6 +93,11 @@ class Conversation:
         """Write device_state, and read it back only where that failed."""
         self._ask_for(role, state, is_read_back=False)
 
+    def request_as_read(self, role: str, state: int) -> None:
+        """Read device_state, and write it with other state bits, as QEMU does."""
+        seen = self._session(role).device.read_register(Register.DEVICE_STATE) or 0
+        self.enter(role, seen & ~VFIO_DEVICE_STATE_MASK | state)
+
     def read_device_state(self, role: str) -> None:
         """Read device_state, and ask for the region once more."""
         session = self._session(role)
@@ -105,23 +112,24 @@ class Conversation:
             return
         snapshot = session.device.snapshot()
         session.device.read_register(Register.DEVICE_STATE)
+        session.forget()
+        session.state = int(DeviceState.RUNNING)
         fresh = self._devices.fresh_snapshot()
         if snapshot is not None and fresh:
             self._bench.was_reset(session, snapshot, fresh)
-        session.forget()
-        session.state = int(DeviceState.RUNNING)
         session.past = {"reset before"} | session.past & {"closed before"}
         session.works = []
 
     def reopen(self, role: str) -> None:
         """Close the device in whatever state it is, and open a fresh one."""
-        if not self._devices.let_go(role):
+        is_closed = self._devices.let_go(role)
+        if is_closed is None:
             return
         fresh = self._devices.fresh_snapshot()
         again = self._session(role)
         again.past.add("closed before")
         state = again.device.read_register(Register.DEVICE_STATE)
-        self._bench.opened_again(again, state, fresh)
+        self._bench.opened_again(again, state, fresh, is_closed=is_closed)
 
     # -- steps: saving -----------------------------------------------------------------
 
@@ -135,7 +143,7 @@ class Conversation:
         if pending is None:
             stream.is_tainted = True
             return None
-        session.acknowledge()
+        session.acknowledge(pending)
         if not pending:
             self._nothing_pending(session, stream)
         return pending
@@ -151,7 +159,7 @@ class Conversation:
         elif session.offset is not None:
             session.mark("data_offset read again")
         else:
-            session.offset = offset
+            session.begin_buffer(offset)
 
     def read_data_size(self, role: str) -> None:
         """Read data_size."""
@@ -190,6 +198,7 @@ class Conversation:
             return
         if session.offset is None:
             pending = session.device.read_register(Register.PENDING_BYTES)
+            session.pending = pending
             if not pending:
                 stream.is_tainted |= pending is None
                 self._nothing_pending(session, stream)
@@ -228,12 +237,11 @@ class Conversation:
     def load_rest(self, role: str) -> None:
         """Give the chunk that was held back, to a driver that waits for it."""
         session = self._session(role)
-        damage, stream = session.damage, self._stream
         is_waiting = session.is_resuming and not session.load_failed
-        if stream and damage and damage.how == "without its end" and is_waiting:
+        if is_waiting and session.damage and session.damage.how == "without its end":
             session.mark("late data")
+            self._load(session, session.damage.held_back, "whole")
             session.damage = None
-            self._load(session, [c for c in stream.chunks if c][-1:], "whole")
 
     def announce(self, role: str, how: str) -> None:
         """Give a chunk, and say that it is larger than can be."""
@@ -246,7 +254,7 @@ class Conversation:
         """Write rubbish where the last chunk was, after the driver has taken it."""
         session = self._session(role)
         if session.is_resuming and session.loaded:
-            moving.spoil_window(session.device, len(session.loaded[-1]))
+            moving.spoil_window(session.device)
             session.mark("window overwritten")
 
     # -- steps: what may be done at any time -------------------------------------------
@@ -297,10 +305,7 @@ class Conversation:
         if session.device.bench.work is None or before is None:
             return
         session.device.read_register(Register.DEVICE_STATE)
-        if not session.is_running or before != after:
-            self._bench.worked(session)
-        elif self._devices.works_on_control(session.works):
-            self._bench.stands_still(session)
+        self._bench.worked(session, changed=before != after)
 
     def snapshot(self, role: str) -> None:
         """Take a snapshot."""
@@ -320,8 +325,8 @@ class Conversation:
         ok = device.write_register(Register.DEVICE_STATE, state)
         after = state & VFIO_DEVICE_STATE_MASK if ok else None
         snapshot = device.snapshot() if ok and before != after else None
-        is_read = is_read_back or not ok  # a refusal leaves it open where it is
-        seen = device.read_register(Register.DEVICE_STATE) if is_read else None
+        is_read_back |= not ok  # a refusal leaves it open where it is
+        seen = device.read_register(Register.DEVICE_STATE) if is_read_back else None
         session.state = after if seen is None else seen & VFIO_DEVICE_STATE_MASK
         if not ok:
             self._follow_refusal(session, before, state & VFIO_DEVICE_STATE_MASK)
@@ -338,29 +343,18 @@ class Conversation:
     ) -> None:
         """Follow a write that changed device_state."""
         if before == DeviceState.RESUMING and session.state == DeviceState.RUNNING:
-            self._resumed(session, snapshot)
-        session.follow(before, snapshot)
-
-    def _resumed(self, session: Session, snapshot: str | None) -> None:
-        if session.damage is None:
             self._bench.resumed(session, self._stream, snapshot)
-            return
-        is_doubtful = self._bench.is_doubtful(session, self._stream, snapshot)
-        if is_doubtful and not self._is_state(session, session.damage):
-            self._bench.ran_damaged(session, session.damage)
-
-    def _is_state(self, session: Session, damage: Damage) -> bool:
-        """Ask the device, and another one that is given the true stream."""
-        true = self._stream or Stream()
-        return self._devices.with_control(
-            lambda control: moving.took_as_state(session.device, damage, control, true)
-        )
+        if session.is_saving and before in (DeviceState.STOP, DeviceState.RUNNING):
+            session.granted.add((before, session.state))
+        session.follow(before, snapshot)
 
     def _follow_refusal(self, session: Session, before: int | None, asked: int) -> None:
         if session.state == before and before is not None:
             session.mark_refusal(before, asked)
         if before == DeviceState.RESUMING and asked == DeviceState.RUNNING:
             self._bench.refused(session, self._stream)
+        elif (before, asked) in session.granted and not session.is_armed:
+            self._bench.not_again(session)
         if session.state != before:
             session.forget()
 

@@ -37,6 +37,12 @@ class Damage:
 
     how: str
     chunks: list[bytes]
+    whole: list[bytes]
+
+    @property
+    def held_back(self) -> list[bytes]:
+        """What is missing at its end."""
+        return self.whole[len(self.chunks) :]
 
     @property
     def origin(self) -> str:
@@ -69,7 +75,7 @@ def damaged(chunks: list[bytes], how: str, place: int) -> Damage | None:
     if not filled:
         return None
     other = _damaged(list(filled), how, place)
-    return Damage(how, other) if other is not None and other != filled else None
+    return Damage(how, other, filled) if other is not None and other != filled else None
 
 
 def _damaged(chunks: list[bytes], how: str, place: int) -> list[bytes] | None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from vfiomig.conformance.conversation.device import Begin, DeviceUnderTest
+    from vfiomig.conformance.conversation.ticking import Ticking
     from vfiomig.conformance.judge import Bound
     from vfiomig.conformance.ruling import Ruling
     from vfiomig.host.device_ops import TrappedDriver
@@ -33,7 +34,9 @@ class Devices:
         make_driver: Callable[[], TrappedDriver],
         checks: Iterable[Bound],
         begin: Begin,
+        ticking: Ticking,
     ) -> None:
+        self._ticking = ticking
         self._make_driver = make_driver
         self._begin = begin
         self._judge = Judge(checks, {})
@@ -56,12 +59,10 @@ class Devices:
             self._sessions[role] = session
         return self._sessions[role]
 
-    def let_go(self, role: str) -> bool:
-        """Close the device of a role; tell whether there was one."""
+    def let_go(self, role: str) -> bool | None:
+        """Close the device of a role; tell if that succeeded, None if there is none."""
         session = self._sessions.pop(role, None)
-        if session is not None:
-            session.device.close()
-        return session is not None
+        return None if session is None else session.device.close()
 
     def close(self) -> None:
         """Close all devices."""
@@ -83,6 +84,8 @@ class Devices:
             for amount in works[:-1]:
                 control.work(amount)
             before = control.snapshot()
+            if self._ticking.is_seen(control, before):
+                return False
             control.work(works[-1])
             return control.snapshot() != before
 

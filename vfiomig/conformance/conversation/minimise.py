@@ -90,10 +90,13 @@ class _Search:
 
 
 def _simpler(each: Step) -> Iterator[Steps]:
+    if not each.arguments:
+        return  # keep_short, which is about no device
     name, (role, *rest) = each.name, each.arguments
     for arguments in _SIMPLER.get(name, ()):
-        if tuple(rest) != arguments:
-            yield (Step(name, (role, *arguments)),)
+        if tuple(rest) == arguments:
+            break  # those behind it are no simpler
+        yield (Step(name, (role, *arguments)),)
     match name, rest:
         case "enter", [state, *_]:
             yield (step("request", role, state),)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.session import Session
     from vfiomig.conformance.conversation.stream import Stream
 
+# How a chunk may be moved: by trapped accesses of some widths, or in a mapping.
+WAYS: Final = ("whole", "halves", "bytes", "words", "odd", "sevens", "mapped")
+IMPOSSIBLE_SIZES: Final = ("one too many", "32 bits", "63 bits", "64 bits")
+
 _SINGLY: Final = 48  # bytes at the start of a chunk that are moved one by one
 _NARROW: Final = {"bytes": 1, "words": 8, "odd": 3, "sevens": 7}
 _PIECES_LIMIT: Final = 16  # accesses that the rest of it is moved in, about
@@ -73,9 +77,11 @@ def read_buffer(session: Session, bench: Comparison, how: str) -> bytes | None:
         if how != "whole":
             session.mark("read in pieces")
         return read_chunk(device, offset, size, how)
-    seen = device.read_mapped(offset, size) if size else None
-    if seen is None:
+    if not device.areas:
         return read_chunk(device, offset, size, "whole")
+    seen = device.read_mapped(offset, size)
+    if seen is None:
+        return None
     trapped = device.read(offset, size)
     if trapped is not None:
         bench.mapped(session, is_same=trapped == seen, size=size)
@@ -93,19 +99,25 @@ def give_chunk(device: DeviceUnderTest, chunk: bytes, how: str) -> bool:
         return False
     if offset + len(chunk) > device.size:
         return False
+    if not _write_chunk(device, offset, chunk, how):
+        return False
+    if not device.write_register(Register.DATA_SIZE, len(chunk)):
+        return False
+    device.window = (offset, len(chunk))
+    return True
+
+
+def _write_chunk(device: DeviceUnderTest, offset: int, chunk: bytes, how: str) -> bool:
+    if how == "mapped":
+        return device.write_mapped(offset, chunk)
     if how == "filled" and not device.write(offset, _RUBBISH * len(chunk)):
         return False
-    if how == "mapped":
-        if not device.write_mapped(offset, chunk):
-            return False
-        return device.write_register(Register.DATA_SIZE, len(chunk))
-    place = offset
+    start = 0
     for width in widths(len(chunk), "whole" if how == "filled" else how):
-        start = place - offset
-        if not device.write(place, chunk[start : start + width]):
+        if not device.write(offset + start, chunk[start : start + width]):
             return False
-        place += width
-    return device.write_register(Register.DATA_SIZE, len(chunk))
+        start += width
+    return True
 
 
 def give_impossible(device: DeviceUnderTest, chunk: bytes, how: str) -> None:
@@ -122,11 +134,14 @@ def give_impossible(device: DeviceUnderTest, chunk: bytes, how: str) -> None:
     device.write_register(Register.DATA_SIZE, sizes.get(how, (1 << 64) - 1))
 
 
-def spoil_window(device: DeviceUnderTest, size: int) -> None:
-    """Write rubbish where a chunk of that size was, after the driver has taken it."""
-    offset = device.read_register(Register.DATA_OFFSET)
-    if offset is not None and REGISTERS_SIZE <= offset < device.size:
-        device.write(offset, _RUBBISH * min(size, device.size - offset))
+def spoil_window(device: DeviceUnderTest) -> None:
+    """Write rubbish where the last chunk was, after the driver has taken it.
+
+    Not even data_offset is read before: the window is the user application's again.
+    """
+    if device.window is not None:
+        offset, size = device.window
+        device.write_mapped(offset, _RUBBISH * size)
 
 
 def _save_again(device: DeviceUnderTest) -> list[bytes] | None:
@@ -167,6 +182,22 @@ def _resume(device: DeviceUnderTest, chunks: list[bytes]) -> bool:
         and all(give_chunk(device, chunk, "whole") for chunk in chunks if chunk)
         and write(Register.DEVICE_STATE, DeviceState.RUNNING)
     )
+
+
+def takes_loose_data(device: DeviceUnderTest, chunks: list[bytes]) -> bool:
+    """Tell whether a fresh device runs though data was written that no size follows.
+
+    It is the last chunk itself, written once more: nothing is lost by it.
+    """
+    write = device.write_register
+    if not write(Register.DEVICE_STATE, DeviceState.RESUMING):
+        return False
+    if not all(give_chunk(device, chunk, "whole") for chunk in chunks if chunk):
+        return False
+    last = next((chunk for chunk in reversed(chunks) if chunk), b"")
+    if device.window is None or not device.write_mapped(device.window[0], last):
+        return False
+    return write(Register.DEVICE_STATE, DeviceState.RUNNING)
 
 
 def took_as_state(

@@ -53,6 +53,7 @@ class Session:
     power_on: str | None
     state: int | None = int(DeviceState.RUNNING)
     stream: Stream | None = None
+    pending: int | None = None  # as last read in this state
     offset: int | None = None
     size: int | None = None
     chunk: bytes | None = None
@@ -63,6 +64,7 @@ class Session:
     load_features: set[str] = field(default_factory=set)
     past: set[str] = field(default_factory=set)
     has_run_since_save: bool = True
+    granted: set[tuple[int | None, int | None]] = field(default_factory=set)  # arcs
     works: list[int] | None = field(default_factory=list)  # None: not all are known
 
     @property
@@ -97,10 +99,18 @@ class Session:
         elif self.is_resuming:
             self.load_features.add(feature)
 
-    def acknowledge(self) -> None:
+    def begin_buffer(self, offset: int) -> None:
+        """Follow the first read of data_offset behind one of pending_bytes."""
+        self.offset = offset
+        if not self.pending and self.stream is not None:
+            self.stream.is_tainted = True  # out of sequence: nothing was pending
+
+    def acknowledge(self, pending: int) -> None:
         """Follow a read of pending_bytes: the buffer in hand was taken."""
+        is_again = self.pending is not None
+        self.pending = pending
         stream = self.stream
-        if stream is None:
+        if stream is None or (self.offset is None and not is_again):
             return
         if self.offset is None:
             between = "again between buffers" if stream.chunks else "more than once"
@@ -113,6 +123,7 @@ class Session:
 
     def follow(self, before: int | None, snapshot: str | None) -> None:
         """Follow a write that changed device_state; ``snapshot`` is from behind it."""
+        self.pending = None
         if before == DeviceState.RESUMING:
             self.past.add("destination had resumed before")
             self.works = None
@@ -127,6 +138,7 @@ class Session:
             self.has_run_since_save = False
         self.has_run_since_save |= self.is_running
         if self.is_resuming:
+            self.granted = set()  # what half a stream leaves may be no whole state
             self.loaded = []
             self.before_load = snapshot
 

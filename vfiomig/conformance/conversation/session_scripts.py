@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vfiomig.conformance.conversation.damage import DAMAGES, REARRANGEMENTS
+from vfiomig.conformance.conversation.moving import IMPOSSIBLE_SIZES, WAYS
 from vfiomig.conformance.conversation.passages import (
     DESTINATION,
     PRE_COPY,
@@ -38,7 +39,7 @@ _PLACES_OF_A_BIT = (0, 77, 1013, 40009)
 
 def round_trips() -> Iterator[Steps]:
     """Yield migrations that must end in equal states."""
-    for how in ("whole", "mapped", "halves", "bytes", "words", "odd", "sevens"):
+    for how in WAYS:
         there = arrive(DESTINATION, how)
         yield [work(), *save(SOURCE, how), *enter(SOURCE, STOP), *there]
         yield [work(), *pre_copy(SOURCE, how), *save(SOURCE, how), *there]
@@ -61,12 +62,19 @@ def round_trips() -> Iterator[Steps]:
     # At once, with no work between: nothing is dirty but what was loaded.
     yield [*there, *save(DESTINATION), *arrive(THIRD)]
     yield [*there, *pre_copy(DESTINATION), *save(DESTINATION), *arrive(THIRD)]
+    # Nothing left to read, and asked for all the same.
+    patience = [buffer(SOURCE)[0]] * 12
+    seen = step("read_device_state", SOURCE)
+    yield [*begun, step("drain", SOURCE), *patience, seen, *save(), *arrive()]
+    yield [*begun, step("drain", SOURCE), *patience, *drained, *save(), *arrive()]
     # Work between every two accesses of a buffer.
     pending, offset, size, data = buffer(SOURCE)
     for amount in (3, 60):
         each = work(SOURCE, amount)
         changing = [pending, each, offset, each, size, each, data, each] * 3
         yield [*begun, *changing, pending, *save(), *arrive()]
+        again = [pending, offset, size, data, each, data, each, data]
+        yield [*begun, *again, *again, pending, *save(), *arrive()]
         yield [*begun, *changing[:4], *save(), *arrive()]
     # Many small rounds: chunk counts beyond 256 where chunks are that small.
     busy = [step("iterate", SOURCE, 40), work(SOURCE, 9)] * 12
@@ -181,7 +189,7 @@ def damaged_streams() -> Iterator[Steps]:
         late = step("load_damaged", DESTINATION, "without its end")
         rest, run = step("load_rest", DESTINATION), enter(DESTINATION, RUNNING)
         yield [work(), *before, *resuming, late, *run, rest, *run]
-    for how in ("one too many", "32 bits", "63 bits", "64 bits"):
+    for how in IMPOSSIBLE_SIZES:
         yield [work(), *save(), *resuming, step("announce", DESTINATION, how), *tried]
     loaded = step("load", DESTINATION)
     filled = step("load", DESTINATION, "filled")

@@ -16,6 +16,7 @@ import jinja2
 import vfiomig
 from vfiomig.conformance.finding import Verdict
 from vfiomig.conformance.library import lines_of_death
+from vfiomig.conformance.snippet import snippet_of
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.check_terminal import verdict_line
 from vfiomig.frontends.report.sequence import sequence_of
@@ -98,4 +99,5 @@ def _finding(
         "verdict": result.verdict.value,
         "text": "\n".join(map(plain, lines)),
         "sequence": sequence_of(finding),
+        "snippet": snippet_of(report.target, finding.history),
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 import vfiomig
+from vfiomig.conformance.snippet import snippet_of
 from vfiomig.frontends.plain_text import plain
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def check_as_json(report: CheckReport) -> bytes:
             result_as_dict(
                 result,
                 report.argument(result.finding) if result.finding else None,
+                target=report.target,
             )
             for result in report.results
         ],
@@ -61,8 +63,13 @@ def check_as_json(report: CheckReport) -> bytes:
     return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
 
 
-def result_as_dict(result: RuleResult, argument: Argument | None) -> dict[str, object]:
-    """Return the verdict on one rule; ``argument`` is that of its finding."""
+def result_as_dict(
+    result: RuleResult, argument: Argument | None, *, target: str = ""
+) -> dict[str, object]:
+    """Return the verdict on one rule; ``argument`` is that of its finding.
+
+    Without a ``target`` there is no driver that a program could ask again.
+    """
     rule, finding = result.rule, result.finding
     return {
         "id": rule.id,
@@ -72,13 +79,15 @@ def result_as_dict(result: RuleResult, argument: Argument | None) -> dict[str, o
         "verdict": result.verdict.value,
         "reason": plain(result.reason),
         "conversations": result.reached,
-        "finding": _finding_as_dict(finding, argument)
+        "finding": _finding_as_dict(finding, argument, target)
         if finding is not None and argument is not None
         else None,
     }
 
 
-def _finding_as_dict(finding: Finding, argument: Argument) -> dict[str, object]:
+def _finding_as_dict(
+    finding: Finding, argument: Argument, target: str
+) -> dict[str, object]:
     return {
         "device": finding.device,
         "let": list(argument.let),
@@ -87,7 +96,9 @@ def _finding_as_dict(finding: Finding, argument: Argument) -> dict[str, object]:
         "actual": finding.broken.actual,
         "rules_out": [*argument.rules_out, *argument.with_it],
         "where": finding.where,
+        "printed": "\n".join(map(plain, argument.printed)),
         "history": msgspec.to_builtins(finding.history),
+        "snippet": snippet_of(target, finding.history) if target else "",
         "token": finding.token,
         "reproduce": plain(argument.reproduce),
     }

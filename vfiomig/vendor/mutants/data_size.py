@@ -43,7 +43,9 @@ class ShrinkingBuffer(MutableDriver):
 class SizeWithoutHeader(MutableDriver):
     """Counts the payload alone, so that the end of each buffer is never read."""
 
-    violates: ClassVar = frozenset({"v1/data-size/is-the-buffers-length"})
+    violates: ClassVar = frozenset(
+        {"v1/data-size/is-the-buffers-length", "v1/transitions/resuming-to-running"}
+    )
 
     def _read_data_offset(self) -> bytes:
         answer = super()._read_data_offset()
@@ -134,6 +136,7 @@ class HugeSizeExits(MutableDriver):
     """
 
     violates: ClassVar = frozenset({"v1/data-size/refused-if-impossible"})
+    dies: ClassVar = True
 
     def _write_data_size(self, size: int) -> None:
         if self._loading is not None and size >= _SIGNED_INT:

@@ -71,7 +71,7 @@ class PendingDemandsAnOffset(_Polled):
 
 
 class FinishedInPreCopy(MutableDriver):
-    """Takes 0 in pre-copy for the end, and says 0 until the state changes.
+    """Takes 0 in pre-copy for the end of the stream, and says 0 in stop-and-copy, too.
 
     So did libvfio-user.
     """
@@ -80,7 +80,7 @@ class FinishedInPreCopy(MutableDriver):
     _is_finished = False
 
     def _set_state(self, state: DeviceState) -> None:
-        self._is_finished = False
+        self._is_finished &= state is DeviceState.STOP_AND_COPY
         super()._set_state(state)
 
     def _read_pending_bytes(self) -> bytes:

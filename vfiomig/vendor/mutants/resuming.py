@@ -28,7 +28,9 @@ _WORDS: Final = (4, 8)
 class WordWritesOnly(MutableDriver):
     """Lets its data be written in words alone."""
 
-    violates: ClassVar = frozenset({"v1/resuming/data-in-any-pieces"})
+    violates: ClassVar = frozenset(
+        {"v1/resuming/data-in-any-pieces", "v1/transitions/resuming-to-running"}
+    )
 
     def _write_data(self, offset: int, data: bytes) -> None:
         if len(data) not in _WORDS:
@@ -65,7 +67,9 @@ class GarbageCrashes(MutableDriver):
 class FirstChunkIsTheLast(MutableDriver):
     """Takes one chunk in a session, and refuses those that follow."""
 
-    violates: ClassVar = frozenset({"v1/resuming/takes-many-buffers"})
+    violates: ClassVar = frozenset(
+        {"v1/resuming/takes-many-buffers", "v1/transitions/resuming-to-running"}
+    )
 
     def _write_data_size(self, size: int) -> None:
         if self._loading is not None and self._loading._expected:
@@ -102,7 +106,9 @@ class TakesTheChunkTooEarly(MutableDriver):
 class LoadsNothing(MutableDriver):
     """Takes and checks every chunk, and goes on with the state that it had."""
 
-    violates: ClassVar = frozenset({"v1/device-state/resuming-uses-the-data"})
+    violates: ClassVar = frozenset(
+        {"v1/device-state/resuming-uses-the-data", "v1/transitions/resuming-to-running"}
+    )
 
     def _enter(self, target: DeviceState) -> None:
         session = self._loading

@@ -108,7 +108,12 @@ class PendingIsWritable(StandaloneDriver):
 class OffsetFromTheRegisters(StandaloneDriver):
     """Counts data_offset from the end of the registers."""
 
-    violates: ClassVar = frozenset({"v1/data-offset/counts-from-the-region"})
+    violates: ClassVar = frozenset(
+        {
+            "v1/data-offset/counts-from-the-region",
+            "v1/data-offset/returns-when-data-is-there",
+        }
+    )
 
     def data_offset(self) -> int:
         """Return an offset from the wrong place."""
@@ -148,7 +153,9 @@ class SizeReadOnce(StandaloneDriver):
 class SizeLeavesOutTheChecksum(StandaloneDriver):
     """Counts a chunk without the checksum behind it."""
 
-    violates: ClassVar = frozenset({"v1/data-size/is-the-buffers-length"})
+    violates: ClassVar = frozenset(
+        {"v1/data-size/is-the-buffers-length", "v1/transitions/resuming-to-running"}
+    )
 
     def data_size(self) -> int:
         """Return four bytes too few."""

@@ -173,7 +173,9 @@ class NotesAreWipedAtTheEnd(StandaloneDriver):
 class BlockCountWraps(StandaloneDriver):
     """Counts the blocks of its memory in a byte, and has 260 of them."""
 
-    violates: ClassVar = frozenset({"v1/saving/stream-restores"})
+    violates: ClassVar = frozenset(
+        {"v1/saving/stream-restores", "v1/transitions/resuming-to-running"}
+    )
     memory_size: ClassVar = 260 * BLOCK
 
     def put(self, address: int, payload: bytes | bytearray, flags: int = 0) -> None:
@@ -187,7 +189,9 @@ class CacheFlushedTooLate(StandaloneDriver):
     Each piece of work stays in the cache until the next one, or a reset.
     """
 
-    violates: ClassVar = frozenset({"v1/saving/stream-restores"})
+    violates: ClassVar = frozenset(
+        {"v1/saving/stream-restores", "v1/transitions/resuming-to-running"}
+    )
 
     def power_on(self) -> None:
         """Switch on, with nothing in the cache."""
