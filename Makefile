@@ -10,6 +10,7 @@ PACKAGE := $(VENV)/.package
 DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --editable
 PYTEST := $(BIN)/python -m pytest -q -rs
+SPREAD := --numprocesses 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,10 +34,10 @@ demo: $(PACKAGE)
 	@$(BIN)/vfiomig migrate
 
 check: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(SPREAD) -m "not slow"
 
 test: lint
-	$(PYTEST)
+	$(PYTEST) $(SPREAD)
 
 bench: $(DEV)
 	$(PYTEST) -s tests/bench

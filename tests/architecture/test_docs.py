@@ -173,6 +173,7 @@ def run_document(document: str, folder: Path) -> None:
             raise DocumentError(message) from None
 
 
+@pytest.mark.slow
 def test_the_readme_does_what_it_shows(tmp_path: Path) -> None:
     run_document(README.read_text(), tmp_path)
 

@@ -281,7 +281,8 @@ class Position:
 
     def _fail(self, moment: Moment) -> None:
         self.armed = (*self.armed, moment.on)
-        self.due = (*self.due, moment.on)
+        before = () if self.may_be_disarmed else self.due
+        self.due = (*before, moment.on)
         self.may_be_disarmed = False
 
 

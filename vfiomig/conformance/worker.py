@@ -7,6 +7,7 @@ What it was asked last is known by a page of memory that both processes see.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import mmap
 import multiprocessing
@@ -212,6 +213,7 @@ def _run(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     _print_to(output)
     limit_heap()
+    gc.freeze()  # what the parent made is nobody's garbage here
     bench.begin = notice.begin
     bench.told = notice.told
     bench.ended = notice.forget_steps

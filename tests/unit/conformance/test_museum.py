@@ -219,9 +219,13 @@ def test_the_median_is_of_vendor_drivers_that_were_found() -> None:
 
 # -- they are found --------------------------------------------------------------------
 
+# All of them, at normal effort, take hours: tests/soak/test_museum.py.
+DRIVERS: Final = [each for each in EXHIBITS if each.party == "vendor driver"]
+CLIENTS: Final = [each for each in EXHIBITS if each.party == "user application"]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("exhibit", EXHIBITS, ids=lambda each: each.name)
-def test_every_mutant_is_found_by_a_rule_that_it_breaks(exhibit: Exhibit) -> None:
-    found = try_exhibit(exhibit, effort="normal", seed=1)
+@pytest.mark.parametrize("exhibit", [*DRIVERS[::16], *CLIENTS], ids=lambda it: it.name)
+def test_a_mutant_is_found_by_a_rule_that_it_breaks(exhibit: Exhibit) -> None:
+    found = try_exhibit(exhibit, effort="quick", seed=1)
     assert found.is_found, (sorted(exhibit.violates), sorted(found.broken), found.died)

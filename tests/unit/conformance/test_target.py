@@ -402,10 +402,12 @@ def test_every_driver_is_looked_at() -> None:
 
 def test_a_driver_that_is_refused_is_closed() -> None:
     written("driver.py", DRIVER.replace("def reset", "def reset_"))
+    before = set(sys.modules)
     driver_class = load_target("driver.py:Driver")
     with pytest.raises(TargetStartError):
         driver_class.make_driver()
-    [module] = [m for name, m in sys.modules.items() if "vfiomig_target_driver" in name]
+    [name] = [each for each in sys.modules if each not in before and "_target_" in each]
+    module = sys.modules[name]
     assert len(module.closed) == 1
 
 

@@ -8,6 +8,7 @@ it saves again, behind the damaged stream, shows whether it took the damage as s
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,7 +63,7 @@ class Damage:
         whole = b"".join(control)
         if self.how not in _SAME_LENGTH or len(saved) != len(whole):
             return False
-        changed = sum(one != other for one, other in zip(saved, whole, strict=True))
+        changed = sum(map(operator.ne, saved, whole))
         return self.how == "a bit flipped" and changed <= 1
 
 
