@@ -172,8 +172,8 @@ def test_a_test_stands_at_the_line_that_made_it_and_shows_none_of_ours(
 def test_a_factory_that_raises_is_told(dying: tuple[str, Outcomes]) -> None:
     printed, ended = dying
     assert ended[f"test_none[{STABLE}]"] == "failure"
-    told = r"\nthe driver could not be made: .*test_driver\.py:\d+: RuntimeError: no power\n"
-    assert re.search(told, printed)
+    where = r"\nthe driver could not be made: .*test_driver\.py:\d+: "
+    assert re.search(f"{where}RuntimeError: no power\n", printed)
 
 
 @pytest.mark.slow
