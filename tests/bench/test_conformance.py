@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis import seed
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     rule,
@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from tests.bench.figures import best_of, show, timed
 from vfiomig.conformance.campaign import Plan
 from vfiomig.conformance.catalogue import load_catalogue
-from vfiomig.conformance.conversation.machine import STEPS
+from vfiomig.conformance.conversation.machine import settings_for
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.holding import Bench, Generated, Held
 from vfiomig.conformance.museum import Tried, exhibits_named, totals_of, try_all
@@ -77,17 +77,7 @@ def take_empty_steps() -> None:
     """Take steps as `conversation.machine.converse` does, settings and all."""
     run_state_machine_as_test(
         seed(SEED)(Empty),
-        settings=settings(
-            max_examples=CONVERSATIONS,
-            stateful_step_count=STEPS,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-            verbosity=Verbosity.quiet,
-            print_blob=False,
-            report_multiple_bugs=False,
-        ),
+        settings=settings_for(CONVERSATIONS),
     )
 
 

@@ -15,7 +15,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from vfiomig.conformance.catalogue import bound_checks, load_catalogue
+from vfiomig.conformance.catalogue import (
+    bound_checks,
+    driver_rules,
+    ids_by_origin,
+    load_catalogue,
+)
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.holding import KEEP_SHORT, Bench, Job, Report, Scripted
 from vfiomig.conformance.target import load_target
@@ -31,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor, Future
 
-    from vfiomig.conformance.catalogue import Rule
     from vfiomig.host.device_ops import TrappedDriver
 
 _DEATHS_TO_AVOID: Final = 2
@@ -55,18 +59,14 @@ class Plan:
     def bench(self, make_driver: Callable[[], TrappedDriver]) -> Bench:
         """Return what to hold conversations with."""
         chosen = set(self.rules)
-        own = [r for r in load_catalogue() if r.id in chosen and _is_own(r)]
+        own = driver_rules(r for r in load_catalogue() if r.id in chosen)
         return Bench(
             make_driver=make_driver,
             checks=bound_checks(own),
-            rule_ids={rule.origin: rule.id for rule in own},
+            rule_ids=ids_by_origin(own),
             bytes_left=self.data,
             accesses_left=self.accesses,
         )
-
-
-def _is_own(rule: Rule) -> bool:
-    return rule.party == "vendor driver"
 
 
 class Campaign:

@@ -111,6 +111,16 @@ def rule_named(name: str) -> Rule | None:
     return None
 
 
+def driver_rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return those among the rules that are about the vendor driver."""
+    return tuple(rule for rule in rules if rule.party == "vendor driver")
+
+
+def ids_by_origin(rules: Iterable[Rule]) -> dict[str, str]:
+    """Return the ids of rules by their origins, as comparisons name them."""
+    return {rule.origin: rule.id for rule in rules}
+
+
 def bound_checks(rules: Iterable[Rule]) -> list[Bound]:
     """Return the checks of those rules that have one."""
     return [_bound(rule) for rule in rules if rule.check]

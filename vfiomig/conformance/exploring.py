@@ -21,7 +21,12 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vfiomig.conformance.catalogue import bound_checks, load_catalogue
+from vfiomig.conformance.catalogue import (
+    bound_checks,
+    driver_rules,
+    ids_by_origin,
+    load_catalogue,
+)
 from vfiomig.conformance.exploration.coverage import Coverage, Seen
 from vfiomig.conformance.exploration.findings import Found
 from vfiomig.conformance.exploration.holding_many import (
@@ -93,9 +98,9 @@ def explore(
     ``is_thorough``, what each check remembers is in the key as well.  An interrupt ends
     it early, with what was found so far.
     """
-    chosen = _own(rules)
+    chosen = driver_rules(load_catalogue() if rules is None else rules)
     checks = bound_checks(chosen)
-    rule_ids = {rule.origin: rule.id for rule in chosen}
+    rule_ids = ids_by_origin(chosen)
     hold = partial(hold_batch, make_driver, checks, rule_ids, is_thorough=is_thorough)
     explorer = _Explorer(
         chosen, vocabulary, Limits(depth, states_limit, is_thorough), watch
@@ -122,9 +127,9 @@ def explore_target(
         TargetError, TargetStartError: as `load_target` does.
     """
     make_driver = load_target(text).make_driver
-    chosen = _own(rules)
+    chosen = driver_rules(load_catalogue() if rules is None else rules)
     checks = bound_checks(chosen)
-    rule_ids = {rule.origin: rule.id for rule in chosen}
+    rule_ids = ids_by_origin(chosen)
     explorer = _Explorer(
         chosen, vocabulary, Limits(depth, states_limit, is_thorough), watch
     )
@@ -147,7 +152,7 @@ def _hold_target(
 @cache
 def _holder_of(text: str, names: tuple[str, ...], *, is_thorough: bool) -> HoldBatch:
     rules = [rule for rule in load_catalogue() if rule.id in names]
-    rule_ids = {rule.origin: rule.id for rule in rules}
+    rule_ids = ids_by_origin(rules)
     return partial(
         hold_batch,
         load_target(text).make_driver,
@@ -155,12 +160,6 @@ def _holder_of(text: str, names: tuple[str, ...], *, is_thorough: bool) -> HoldB
         rule_ids,
         is_thorough=is_thorough,
     )
-
-
-def _own(rules: Sequence[Rule] | None) -> tuple[Rule, ...]:
-    """Return the vendor driver's rules among those given, or of all."""
-    among = load_catalogue() if rules is None else rules
-    return tuple(rule for rule in among if rule.party == "vendor driver")
 
 
 @dataclass(frozen=True, slots=True)

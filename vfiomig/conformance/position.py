@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Range = tuple[int, int]  # offset, size
 
 _NEVER_GRANTED: Final = (ArcClass.INV, ArcClass.ERRW)
-_SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
+SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
 
 # Which accesses a fault that the bench armed under a name shows itself at.
 _FAULT_AT: Final = {
@@ -119,7 +119,7 @@ class Position:
     @property
     def is_saving(self) -> bool:
         """Whether device_state is known to be pre-copy or stop-and-copy."""
-        return self.state in _SAVING
+        return self.state in SAVING
 
     @property
     def is_running(self) -> bool:
@@ -197,8 +197,8 @@ class Position:
 
     def _enter(self, source: int | None, target: int) -> None:
         """Follow a change of device_state."""
-        was_saving = source in _SAVING
-        begins = (target in _SAVING and not was_saving) or (
+        was_saving = source in SAVING
+        begins = (target in SAVING and not was_saving) or (
             target == DeviceState.RESUMING and source != target
         )
         if begins:

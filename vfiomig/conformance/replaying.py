@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.catalogue import bound_checks, load_catalogue, rule_named
+from vfiomig.conformance.catalogue import (
+    bound_checks,
+    driver_rules,
+    ids_by_origin,
+    load_catalogue,
+    rule_named,
+)
 from vfiomig.conformance.conversation.conversation import Conversation
 from vfiomig.conformance.conversation.damage import DAMAGES, REARRANGEMENTS
 from vfiomig.conformance.conversation.moving import IMPOSSIBLE_SIZES, WAYS
@@ -99,7 +105,7 @@ def replay(
 
 def rule_ids() -> dict[str, str]:
     """Return the ids of the vendor driver's rules by their origins."""
-    return {r.origin: r.id for r in load_catalogue() if r.party == "vendor driver"}
+    return ids_by_origin(driver_rules(load_catalogue()))
 
 
 @dataclass(slots=True, kw_only=True)

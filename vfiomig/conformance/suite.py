@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vfiomig.conformance.campaign import Plan, in_turn, spread
-from vfiomig.conformance.catalogue import Rule, load_catalogue
+from vfiomig.conformance.catalogue import Rule, driver_rules, load_catalogue
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, token_of
 from vfiomig.conformance.finding import (
@@ -213,7 +213,7 @@ class _Suite:
 
     def _is_decided(self) -> bool:
         """Tell whether nothing is left to be found out."""
-        own = [rule for rule in self._rules if rule.party == "vendor driver"]
+        own = driver_rules(self._rules)
         return all(rule.id in self.progress.broken for rule in own)
 
     def _take(self, held: Held) -> None:

@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from vfiomig.conformance.judge import Bound, Judge
+from vfiomig.conformance.ruling import Broken
 from vfiomig.protocol.history import Access, BenchEvent, Record, RegionShape
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
 
@@ -57,6 +58,14 @@ def record(line: str) -> Record:
         moved,
         died,
     )
+
+
+def all_broken(
+    check: str, *lines: str, areas: tuple[tuple[int, int], ...] = ()
+) -> list[Broken]:
+    """Return every ruling that says that the rule is broken."""
+    found = rulings(check, *lines, areas=areas)
+    return [each for each in found if isinstance(each, Broken)]
 
 
 def rulings(

@@ -8,44 +8,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
 from vfiomig.conformance.museum import Tried, every_exhibit, totals_of
-from vfiomig.frontends import cli
 from vfiomig.frontends.commands.mutants import exit_code
 from vfiomig.frontends.exit_codes import DONE, INTERRUPTED, MISUSE, NOT_AS_EXPECTED
 from vfiomig.frontends.report.mutants_terminal import MuseumView, print_museum
 
-Vfiomig: TypeAlias = Callable[..., tuple[int, str, str]]
+if TYPE_CHECKING:
+    from tests.unit.frontends.conftest import Vfiomig
 
 # A user application: its trial takes a fraction of a second.
 FAST = "MapsTheWholeRegion"
 ITS_RULE = "v1/sparse-mmap/only-listed-areas-mapped"
-
-
-@pytest.fixture
-def vfiomig(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Vfiomig:
-    """Run a command line in an empty folder; return exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vfiomig", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        output, errors = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, output, errors
-
-    return run
 
 
 def test_a_mutant_that_is_found_is_a_row_and_exit_code_0(vfiomig: Vfiomig) -> None:

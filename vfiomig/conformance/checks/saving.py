@@ -22,6 +22,7 @@ from vfiomig.conformance.data_accesses import (
     lies_in,
 )
 from vfiomig.conformance.moment import Kind
+from vfiomig.conformance.position import SAVING
 from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import DeviceState
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from vfiomig.conformance.position import Buffer
     from vfiomig.conformance.ruling import Remembering, Ruling
 
-_SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
 
 # No errors of the device: the same access is made again.
 _AGAIN: Final = (errno.EAGAIN, errno.EINTR)
@@ -166,7 +166,7 @@ def _is_error_of_the_sequence(moment: Moment) -> bool:
 def _leaves_saving(moment: Moment) -> bool:
     if moment.kind is Kind.WRITE_DEVICE_STATE:
         value = moment.value
-        return value is not None and value & VFIO_DEVICE_STATE_MASK not in _SAVING
+        return value is not None and value & VFIO_DEVICE_STATE_MASK not in SAVING
     return moment.kind in (Kind.RESET, Kind.CLOSE)
 
 

@@ -226,19 +226,24 @@ def _of_the_seed_alone() -> Iterator[None]:
         providers.CONSTANTS_CACHE.cache.clear()
 
 
+def settings_for(conversations: int) -> settings:
+    """Return how Hypothesis makes so many conversations: all of them, and no more."""
+    return settings(
+        max_examples=conversations,
+        stateful_step_count=STEPS,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+        print_blob=False,
+        report_multiple_bugs=False,
+    )
+
+
 def _converse(hold: Hold, conversations: int, seed_number: int) -> None:
     machine = type("Conversation", (ConversationMachine,), {"hold": staticmethod(hold)})
     run_state_machine_as_test(
         seed(seed_number)(machine),
-        settings=settings(
-            max_examples=conversations,
-            stateful_step_count=STEPS,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-            verbosity=Verbosity.quiet,
-            print_blob=False,
-            report_multiple_bugs=False,
-        ),
+        settings=settings_for(conversations),
     )

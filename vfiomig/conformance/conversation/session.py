@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.conversation.stream import Stream
+from vfiomig.conformance.position import SAVING
 from vfiomig.protocol.v1.registers import Register
 from vfiomig.protocol.v1.states import ArcClass, DeviceState, arc_between
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.device import DeviceUnderTest
     from vfiomig.conformance.position import Position
 
-SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
 RUNNING: Final = (DeviceState.RUNNING, DeviceState.PRE_COPY)
 
 # What a stray write to a register is called, where it must make no difference.

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.conformance.histories import all_broken as broken
 from tests.unit.conformance.histories import rulings
 from vfiomig.conformance.catalogue import load_catalogue
-from vfiomig.conformance.ruling import HELD, Broken
+from vfiomig.conformance.ruling import HELD
 
 READ_ONLY = "data_offset:read_only"
 BEHIND = "data_offset:behind_the_registers"
@@ -32,13 +33,6 @@ BUFFER = (OFFSET, SIZE, DATA)
 BEGIN = (STOP_AND_COPY, PENDING)
 FAILED = "read data_size -> EIO"
 AREA = ((0x1000, 0x1000),)
-
-
-def broken(
-    check: str, *lines: str, areas: tuple[tuple[int, int], ...] = ()
-) -> list[Broken]:
-    found = rulings(check, *lines, areas=areas)
-    return [each for each in found if isinstance(each, Broken)]
 
 
 def test_every_rule_of_the_page_has_an_entry() -> None:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.conformance.histories import all_broken as broken
 from tests.unit.conformance.histories import rulings
 from vfiomig.conformance.catalogue import load_catalogue
-from vfiomig.conformance.ruling import HELD, Broken
+from vfiomig.conformance.ruling import HELD
 
 READ_ONLY = "pending_bytes:read_only"
 WORKS = "pending_bytes:any_number_of_reads_works"
@@ -24,13 +25,6 @@ SIZE = "read data_size -> 0x10"
 DATA = "read 0x1000 16"
 BUFFER = (OFFSET, SIZE, DATA)
 AREA = ((0x1000, 0x1000),)
-
-
-def broken(
-    check: str, *lines: str, areas: tuple[tuple[int, int], ...] = ()
-) -> list[Broken]:
-    found = rulings(check, *lines, areas=areas)
-    return [each for each in found if isinstance(each, Broken)]
 
 
 def test_every_rule_of_the_page_has_an_entry() -> None:

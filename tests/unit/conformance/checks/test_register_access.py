@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.conformance.histories import all_broken as broken
 from tests.unit.conformance.histories import rulings
 from vfiomig.conformance.ruling import HELD, Broken
 
@@ -32,10 +33,6 @@ ODD = [
     *((0, 1), (0, 2), (8, 4), (12, 4), (4, 8), (12, 8), (3, 1), (20, 12)),
     *((31, 1), (24, 16), (30, 100)),
 ]
-
-
-def broken(check: str, *lines: str) -> list[Broken]:
-    return [each for each in rulings(check, *lines) if isinstance(each, Broken)]
 
 
 # V1-ACC-01
