@@ -325,7 +325,7 @@ class _Explorer:
                 continue  # the driver died of it
             steps, events = (*node.steps, each), (*node.events, arc.events)
             seen = look_on(checks, events)
-            self.found.rule_on(steps, seen.rulings)
+            self.found.rule_on(steps, seen)
             there = _Node(steps, arc.key, arc.state, events)
             following += self._gone_on(there, seen.memories)
         return following

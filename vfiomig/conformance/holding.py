@@ -17,7 +17,6 @@ from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, step
 from vfiomig.conformance.conversation.ticking import Ticking
 from vfiomig.conformance.deadly import DeadlyAccessError, avoiding
-from vfiomig.conformance.ruling import Broken
 from vfiomig.conformance.shortening import Shortened, Shortener, Sought
 from vfiomig.conformance.target import TargetStartError
 from vfiomig.conformance.user_code import defining_line, raising_line
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from vfiomig.conformance.conversation.device import Begin
     from vfiomig.conformance.judge import Bound
+    from vfiomig.conformance.ruling import Broken
     from vfiomig.host.device_ops import TrappedDriver
 
     Steps = tuple[Step, ...]
@@ -71,10 +71,10 @@ Job: TypeAlias = Scripted | Generated | Shorten | Look
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """One conversation: what was reached, what broke first of each rule, who died."""
+    """One conversation: what was ruled on, what broke first of each rule, who died."""
 
     steps: Steps
-    reached: dict[str, int]
+    reached: frozenset[str]
     broken: dict[str, Broken]
     accesses: int
     moved: int
@@ -238,17 +238,14 @@ class _Holder:
             pass
         if self._complaint and self.died is None:
             self.died = DriverDiedError("close", "", self._complaint)
-        reached: dict[str, int] = {}
         broken: dict[str, Broken] = {}
-        for rule, ruling, _ in self._conversation.rulings:
-            reached[rule] = reached.get(rule, 0) + 1
-            if isinstance(ruling, Broken):
-                _put(broken, rule, ruling)
+        for rule, ruling, _ in self._conversation.broken:
+            _put(broken, rule, ruling)
         self._bench.ended()
         self._bench.account(self._conversation)
         return Held(
             steps=tuple(self._steps),
-            reached=reached,
+            reached=frozenset(self._conversation.kept | broken.keys()),
             broken=broken,
             accesses=len(self._conversation.records),
             moved=self._conversation.moved,

@@ -12,9 +12,16 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from vfiomig.conformance.moment import Kind, Moment, moment_of, opening
+from vfiomig.conformance.moment import Kind, Moment, Watch, moment_of, opening
 from vfiomig.conformance.position import Position
-from vfiomig.conformance.ruling import Remembering, Ruling
+from vfiomig.conformance.ruling import (
+    ASLEEP,
+    HELD,
+    Broken,
+    Remembering,
+    Rest,
+    Ruling,
+)
 from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
@@ -25,8 +32,7 @@ if TYPE_CHECKING:
 Stateless: TypeAlias = Callable[[Moment], Ruling | None]
 CheckFunction: TypeAlias = Stateless | Callable[[], Remembering]
 
-_Ask: TypeAlias = Callable[[Moment], Ruling | None]
-_Instances: TypeAlias = "dict[Bound, _Ask]"
+_Instances: TypeAlias = "dict[Bound, Asked]"
 
 
 class UnknownDeviceError(VfiomigError):
@@ -42,16 +48,39 @@ class Bound:
 
     rule: str
     function: CheckFunction
-    kinds: tuple[Kind, ...]
+    kinds: tuple[Kind, ...] | Watch
     is_across: bool = False
 
-    def instance(self) -> _Ask:
-        """Return a fresh check to ask."""
-        if not _remembers(self.function):
-            return cast("Stateless", self.function)
-        remembering = cast("Callable[[], Remembering]", self.function)()
-        next(remembering)
-        return remembering.send
+
+class Asked:
+    """A check of one device; it begins when it is asked first.
+
+    Most devices are open for a few accesses only, and see few kinds of moments.
+    """
+
+    __slots__ = ("_begin", "ask", "is_asleep", "rule")
+
+    def __init__(self, bound: Bound) -> None:
+        self.rule = bound.rule
+        self.is_asleep = isinstance(bound.kinds, Watch)
+        self.ask: Callable[[Moment], Ruling | Rest | None]
+        if _remembers(bound.function):
+            self._begin = cast("Callable[[], Remembering]", bound.function)
+            self.ask = self._ask_first
+        else:
+            self.ask = cast("Stateless", bound.function)
+
+    @property
+    def remembering(self) -> Remembering | None:
+        """The check, if it has begun and remembers anything."""
+        check = getattr(self.ask, "__self__", None)
+        return cast("Remembering", check) if inspect.isgenerator(check) else None
+
+    def _ask_first(self, moment: Moment) -> Ruling | Rest | None:
+        check = self._begin()
+        next(check)
+        self.ask = check.send
+        return self.ask(moment)
 
 
 @cache
@@ -59,10 +88,22 @@ def _remembers(function: CheckFunction) -> bool:
     return inspect.isgeneratorfunction(function)  # asked for each check of each device
 
 
+# Each check, whether it wakes there, and whom to ask if it remembers nothing.
+_ByKind: TypeAlias = dict[Kind, list[tuple[Bound, bool, Asked | None]]]
+
+
 @lru_cache(maxsize=8)
-def _by_kind(checks: tuple[Bound, ...]) -> dict[Kind, list[Bound]]:
+def _by_kind(checks: tuple[Bound, ...]) -> _ByKind:
     """Sort checks by kind once for all the conversations that are held with them."""
-    return {kind: [each for each in checks if kind in each.kinds] for kind in Kind}
+    by_kind: _ByKind = {kind: [] for kind in Kind}
+    for each in checks:
+        shared = None if _remembers(each.function) else Asked(each)
+        watched = each.kinds
+        kinds = watched.kinds if isinstance(watched, Watch) else watched
+        waking = watched.woken_by if isinstance(watched, Watch) else watched
+        for kind in kinds:
+            by_kind[kind].append((each, kind in waking, shared))
+    return by_kind
 
 
 class _Checks:
@@ -72,47 +113,59 @@ class _Checks:
         self._of_kind = _by_kind(tuple(checks))
         self._across: _Instances = {}
 
-    def of_kind(self, kind: Kind, own: _Instances) -> list[tuple[str, _Ask]]:
+    def of_kind(self, kind: Kind, own: _Instances) -> list[tuple[Asked, bool]]:
         """Return whom to ask; ``own`` are the instances that a device has so far."""
-        asked: list[tuple[str, _Ask]] = []
-        for bound in self._of_kind[kind]:
-            instances = self._across if bound.is_across else own
-            ask = instances.get(bound)
-            if ask is None:
-                ask = instances[bound] = bound.instance()
-            asked.append((bound.rule, ask))
+        asked: list[tuple[Asked, bool]] = []
+        for bound, wakes, shared in self._of_kind[kind]:
+            each = shared
+            if each is None:
+                instances = self._across if bound.is_across else own
+                each = instances.get(bound)
+                if each is None:
+                    each = instances[bound] = Asked(bound)
+            asked.append((each, wakes))
         return asked
 
 
 class _Device:
-    """One device's region, position, and its checks, made when they are needed first.
-
-    Most devices are open for a few accesses only, and see few kinds of moments.
-    """
+    """One device's region, position, and its checks by kind of moment."""
 
     def __init__(self, region: RegionShape, checks: _Checks) -> None:
         self.region = region
         self.position = Position()
         self._checks = checks
         self._own: _Instances = {}
-        self.asked: dict[Kind, list[tuple[str, _Ask]]] = {}
+        self.asked: dict[Kind, list[tuple[Asked, bool]]] = {}
 
-    def see(self, moment: Moment) -> list[tuple[str, Ruling]]:
+    def see(self, moment: Moment, kept: set[str]) -> list[tuple[str, Broken]]:
         asked = self.asked.get(moment.kind)
         if asked is None:
             asked = self._checks.of_kind(moment.kind, self._own)
             self.asked[moment.kind] = asked
-        found = []
-        for rule, ask in asked:
-            ruling = ask(moment)
-            if ruling is not None:
-                found.append((rule, ruling))
+        broken: list[tuple[str, Broken]] = []
+        for each, wakes in asked:
+            if each.is_asleep:
+                if not wakes:
+                    continue
+                each.is_asleep = False
+            ruling = each.ask(moment)
+            if ruling is None:
+                continue
+            if ruling is ASLEEP:
+                each.is_asleep = True
+            elif ruling is HELD:
+                kept.add(each.rule)
+            else:
+                broken.append((each.rule, ruling))
         self.position.follow(moment)
-        return found
+        return broken
 
 
 class Judge:
-    """All checks over one history; ``opened`` is what they say of the header."""
+    """All checks over one history; ``opened`` are rules that the header breaks.
+
+    ``kept`` are the rules whose premise came true, and that were kept.
+    """
 
     def __init__(
         self, checks: Iterable[Bound], devices: Mapping[str, RegionShape]
@@ -120,21 +173,22 @@ class Judge:
         self._checks = _Checks(checks)
         self._devices: dict[str, _Device] = {}
         self._index = 0
-        self.opened: list[tuple[str, Ruling]] = []
+        self.kept: set[str] = set()
+        self.opened: list[tuple[str, Broken]] = []
         for name, region in devices.items():
             self.opened.extend(self.open(name, region))
 
-    def open(self, name: str, region: RegionShape) -> list[tuple[str, Ruling]]:
-        """Let another device take part, freshly opened."""
+    def open(self, name: str, region: RegionShape) -> list[tuple[str, Broken]]:
+        """Let another device take part, freshly opened; return what that breaks."""
         device = self._devices[name] = _Device(region, self._checks)
-        return device.see(opening(name, region, device.position))
+        return device.see(opening(name, region, device.position), self.kept)
 
     def position(self, name: str) -> Position:
         """Return where the conversation with a device stands."""
         return self._devices[name].position
 
-    def see(self, record: Record) -> list[tuple[str, Ruling]]:
-        """Judge the next record; return each rule that something can be said of.
+    def see(self, record: Record) -> list[tuple[str, Broken]]:
+        """Judge the next record; return each rule that it breaks.
 
         Raises:
             UnknownDeviceError: the header has no such device.
@@ -144,6 +198,5 @@ class Judge:
         if device is None:
             message = f"record {self._index}: no device {record.device!r} in the header"
             raise UnknownDeviceError(message)
-        return device.see(
-            moment_of(self._index, record, device.region, device.position)
-        )
+        moment = moment_of(self._index, record, device.region, device.position)
+        return device.see(moment, self.kept)

@@ -89,7 +89,6 @@ class HistoryJudge:
         self._put_in = array("Q")  # records of a plain history that are not in its file
         checks = bound_checks(self._rules)
         self._across = {bound.rule for bound in checks if bound.is_across}
-        self._reached: set[str] = set()
         self._broken: dict[str, Counter[str]] = {}
         self._finding: dict[str, Finding] = {}
         self._last: dict[str, deque[tuple[int, Record]]] = {
@@ -100,10 +99,12 @@ class HistoryJudge:
         self.death: DeathSeen | None = None
         self._judge = Judge(checks, {})
         for name, region in header.devices.items():
-            for rule, ruling in self._judge.open(name, region):
+            for rule, broken in self._judge.open(name, region):
                 if is_plain:
                     self._not_told.add(rule)
-                self._note(rule, ruling, name)
+                self._note(rule, broken, name)
+        if is_plain:
+            self._not_told |= self._judge.kept
 
     def see(self, record: Record) -> None:
         """Judge the next record.
@@ -112,7 +113,7 @@ class HistoryJudge:
             UnknownDeviceError: the header has no such device.
         """
         self._index += 1
-        rulings = self._judge.see(record)
+        found = self._judge.see(record)
         if self._is_plain and _is_put_in(record):
             self._put_in.append(self._index)
         else:
@@ -120,23 +121,20 @@ class HistoryJudge:
             self.accesses += isinstance(record, Access)
         if self.death is None and isinstance(record, Access) and record.died:
             self.death = DeathSeen(record, self._history_of(record.device))
-        for rule, ruling in rulings:
-            self._note(rule, ruling, record.device)
+        for rule, broken in found:
+            self._note(rule, broken, record.device)
 
     def results(self) -> list[RuleResult]:
         """Return what became of each rule so far, in their order."""
         return [self._result_of(rule) for rule in self._rules]
 
-    def _note(self, rule: str, ruling: object, device: str) -> None:
-        self._reached.add(rule)
-        if not isinstance(ruling, Broken):
-            return
+    def _note(self, rule: str, broken: Broken, device: str) -> None:
         self._broken.setdefault(rule, Counter())[device] += 1
         if rule not in self._finding:
             devices = self._last if rule in self._across else (device,)
             self._finding[rule] = Finding(
                 rule=self._rule[rule],
-                broken=self._as_numbered(ruling),
+                broken=self._as_numbered(broken),
                 device=device,
                 history=self._history_of(*devices),
             )
@@ -164,8 +162,9 @@ class HistoryJudge:
             reason = _NOT_TOLD
         if reason or not rule.check:
             return RuleResult(rule=rule, verdict=Verdict.NOT_APPLICABLE, reason=reason)
-        reached = int(rule.id in self._reached)  # a history is one conversation
         finding = self._finding.get(rule.id)
+        # A history is one conversation.
+        reached = int(finding is not None or rule.id in self._judge.kept)
         if not reached:
             reason = "its premise never came true"
         return RuleResult(

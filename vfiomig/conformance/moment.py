@@ -47,6 +47,18 @@ class Kind(enum.Enum):
 
 EVERY_KIND: Final = tuple(Kind)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """The kinds of moments that a check is given, and those that wake it.
+
+    While it is asleep, as it is at first, all others are nothing to it.
+    """
+
+    kinds: tuple[Kind, ...]
+    woken_by: tuple[Kind, ...]
+
+
 _REGISTER_KIND: Final = {
     (access, register): Kind(f"{access} {register.value}")
     for access in ("read", "write")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.moment import Kind
+from vfiomig.conformance.standing import Shown
 from vfiomig.protocol.v1.states import (
     DEFAULT_STATE,
     ArcClass,
@@ -95,7 +96,8 @@ class Position:
     A fault is ``due`` until an access that it shows itself at fails: only so long can
     it be missed, and not behind a reset, which may have disarmed it.  It stays
     ``armed`` until a reset that finds it gone off: an access that failed may have been
-    refused for another reason, with the fault still to come.
+    refused for another reason, with the fault still to come.  Only where the very next
+    access has to show it, it is ``owed``: armed twice, it may go off once or twice.
     """
 
     state: int | None = int(DEFAULT_STATE)
@@ -112,9 +114,12 @@ class Position:
     loaded: int = 0
     armed: tuple[str, ...] = ()
     due: tuple[str, ...] = ()
+    owed: frozenset[str] = frozenset()
     may_be_disarmed: bool = False
     has_failed: bool = False
+    has_died: bool = False
     mapped: bool = False
+    shown: Shown = field(default_factory=Shown)
 
     @property
     def is_saving(self) -> bool:
@@ -138,8 +143,10 @@ class Position:
 
     def follow(self, moment: Moment) -> None:
         """Go on behind a moment."""
+        self.shown.follow(moment)
         if moment.died:
             self.state_before_failure, self.state = self.state, None
+            self.has_died = True
         is_short = moment.kind is Kind.READ_DATA and 0 < moment.moved < moment.size
         if not moment.ok and not is_short and moment.kind is not Kind.FAIL:
             self._follow_failure(moment)
@@ -149,6 +156,7 @@ class Position:
 
     def _follow_failure(self, moment: Moment) -> None:
         self.has_failed |= not self._is_due_refusal(moment)
+        self.owed = self.owed.difference(_FAULT_AT.get(moment.kind, ()))
         for site in _FAULT_AT.get(moment.kind, ()):
             if site in self.due:
                 due = list(self.due)
@@ -215,7 +223,8 @@ class Position:
             self._enter(None, int(DEFAULT_STATE))
             self.state_before_failure = self.attempted = self.raw_state = None
             self.armed, self.may_be_disarmed = self.due, True
-            self.has_failed = False
+            self.owed = frozenset()
+            self.has_failed = self.has_died = False
         else:
             self.state_before_failure, self.state = self.state, None
 
@@ -283,6 +292,7 @@ class Position:
         self.armed = (*self.armed, moment.on)
         before = () if self.may_be_disarmed else self.due
         self.due = (*before, moment.on)
+        self.owed |= {moment.on}
         self.may_be_disarmed = False
 
 

@@ -23,7 +23,6 @@ from vfiomig.conformance.conversation.damage import DAMAGES, REARRANGEMENTS
 from vfiomig.conformance.conversation.moving import IMPOSSIBLE_SIZES, WAYS
 from vfiomig.conformance.conversation.steps import Step, TokenError, read_token
 from vfiomig.conformance.holding import Bench, Held, Job, Report, Scripted
-from vfiomig.conformance.ruling import Broken
 from vfiomig.conformance.shortening import DIED, Shortened, Shortener, Sought
 from vfiomig.conformance.worker import work
 from vfiomig.protocol.errors import DriverDiedError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from vfiomig.conformance.catalogue import Rule
+    from vfiomig.conformance.ruling import Broken
     from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.protocol.history import Record
 
@@ -139,7 +139,7 @@ class _ReplayBench(Bench):
 def _taken(
     conversation: Conversation, each: Step, perform: Callable[[], None]
 ) -> Replayed:
-    records, rulings = len(conversation.records), len(conversation.rulings)
+    records, known = len(conversation.records), len(conversation.broken)
     moved = conversation.moved
     died: DriverDiedError | None = None
     try:
@@ -147,13 +147,12 @@ def _taken(
     except DriverDiedError as death:
         died = death
     broken: dict[str, Broken] = {}
-    for rule, ruling, _ in conversation.rulings[rulings:]:
-        if isinstance(ruling, Broken):
-            broken.setdefault(rule, ruling)
+    for rule, ruling, _ in conversation.broken[known:]:
+        broken.setdefault(rule, ruling)
     new = tuple(conversation.records[records:])
     return Replayed(
         steps=(each,),
-        reached={},
+        reached=frozenset(broken),
         broken=broken,
         accesses=len(new),
         moved=conversation.moved - moved,

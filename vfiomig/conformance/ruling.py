@@ -70,9 +70,17 @@ class Broken:
     is_outcome: bool = False
 
 
+class Rest(enum.Enum):
+    """A check that remembers nothing, and waits for a moment that wakes it."""
+
+    ASLEEP = "asleep"
+
+
+ASLEEP: Final = Rest.ASLEEP
+
 # None: the premise did not come true.
 Ruling: TypeAlias = Broken | Held
-Remembering: TypeAlias = Generator[Ruling | None, "Moment", None]
+Remembering: TypeAlias = Generator[Ruling | Rest | None, "Moment", None]
 
 
 def witness(moment: Moment) -> Witness:

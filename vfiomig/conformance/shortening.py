@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from vfiomig.conformance.conversation.minimise import minimise
 from vfiomig.conformance.deadly import DeadlyAccessError
 from vfiomig.conformance.driver_lines import DriverLines
-from vfiomig.conformance.ruling import Broken
 from vfiomig.protocol.errors import DriverDiedError
 from vfiomig.protocol.history import Access
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.conversation import Conversation
     from vfiomig.conformance.conversation.steps import Step
     from vfiomig.conformance.holding import Bench
+    from vfiomig.conformance.ruling import Broken
     from vfiomig.protocol.history import Record
 
     Steps = tuple[Step, ...]
@@ -148,7 +148,7 @@ class Shortener:
         if sought.error:
             at = len(conversation.records)
             return _Seen(rule=DIED, at=at) if death == sought.error else None
-        for rule, ruling, at in conversation.rulings:
-            if isinstance(ruling, Broken) and sought.is_seen_in(rule, ruling):
-                return _Seen(rule=rule, at=at, broken=ruling)
+        for rule, broken, at in conversation.broken:
+            if sought.is_seen_in(rule, broken):
+                return _Seen(rule=rule, at=at, broken=broken)
         return None

@@ -12,7 +12,7 @@ Rule 2: a driver may report an error of its session with whatever access comes n
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.moment import Kind
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 _STATE: Final = Kind.READ_DEVICE_STATE
 _DATA: Final = Kind.READ_DATA
+_DATA_ACCESSES: Final = (_DATA, Kind.WRITE_DATA)
 _BUFFER: Final = (Kind.READ_DATA_OFFSET, Kind.READ_DATA_SIZE, _DATA)
+_SHOWN_BY: Final = frozenset((_STATE, Kind.READ_RESERVED, *_BUFFER))
 
 # What no user application does in good order: the change may be its doing.
 _OUT_OF_ORDER: Final = frozenset(
@@ -55,93 +57,154 @@ _OUTSIDE_SESSIONS: Final = (DeviceState.STOP, DeviceState.RUNNING, DeviceState.E
 
 
 @dataclass(slots=True, kw_only=True)
-class _Seen:
-    """What was last read, when, and the first suspect that came after it."""
+class _Value:
+    """What was last read, and when; ``is_alone`` if nothing in question came since."""
 
     value: int | str
     moment: Moment  # not its witness: the text of each would cost too much
-    suspect: Moment | None = None
+    is_alone: bool = True
     is_after_failure: bool = False
+
+
+class Shown:
+    """What a device showed last, as far as it has to stand.
+
+    One for each device, for all the checks that compare with it.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[Kind, _Value] = {}
+        self._agreed: set[Kind] = set()
+        self._disagreed: set[Kind] = set()
+
+    def is_steady(self, kind: Kind) -> bool:
+        """Tell whether two reads agreed, and none disagreed of itself."""
+        return kind in self._agreed and kind not in self._disagreed
+
+    def follow(self, moment: Moment) -> None:
+        """Go on behind a moment."""
+        kind = moment.kind
+        if kind in _OUT_OF_ORDER:
+            self.values.clear()
+        elif not moment.ok:
+            self._fail()
+        elif kind in _SHOWN_BY:
+            self._show(moment)
+        if kind in _MOVES:
+            for moved in _MOVES[kind]:
+                self.values.pop(moved, None)
+        if self.values and (kind is _STATE or is_dead_space(moment)):
+            for seen in self.values.values():
+                seen.is_alone = False
+
+    def _fail(self) -> None:
+        """Follow an access that failed: the buffer may be gone, the state be ERROR."""
+        for lost in _BUFFER:
+            self.values.pop(lost, None)
+        for seen in self.values.values():
+            seen.is_after_failure = True
+
+    def _show(self, moment: Moment) -> None:
+        kind, value = moment.kind, _shown(moment)
+        if value is None:
+            return
+        seen = self.values.pop(kind, None)
+        if seen is not None and _is_same_place(seen.moment, moment):
+            if seen.value == value:
+                self._agreed.add(kind)
+            elif kind is _STATE:
+                for lost in _BUFFER:  # there is none, or that of another session
+                    self.values.pop(lost, None)
+            elif seen.is_alone:
+                self._disagreed.add(kind)
+        if _is_owed(moment):
+            self.values[kind] = _Value(value=value, moment=moment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Suspected:
+    """What was shown before the first access that is in question."""
+
+    seen: _Value
+    suspect: Moment
+    is_after_failure: bool
 
 
 class Standing:
     """Values that have to stand while accesses pass that owe to change nothing.
 
     ``watched`` are the reads that show them: registers, and data of the current buffer.
+    It is true while there is anything to compare.
     """
 
     def __init__(self, *watched: Kind) -> None:
         self._watched = watched
-        self._seen: dict[Kind, _Seen] = {}
-        self._agreed: set[Kind] = set()
-        self._disagreed: set[Kind] = set()
+        self._held: dict[Kind, _Suspected] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
 
     def follow(self, moment: Moment, *, is_suspect: bool) -> Ruling | None:
-        """Compare what a moment shows, and remember it."""
+        """Compare what a moment shows with what was shown before a suspect."""
         kind, ruling = moment.kind, None
-        if kind in self._watched and moment.ok:
+        if kind in self._held and moment.ok:
             ruling = self._compare(moment)
         if is_suspect:
             self._suspect(moment)
         elif kind in _OUT_OF_ORDER:
-            self._seen.clear()
+            self._held.clear()
         elif not moment.ok:
             self._fail()
         if kind in _MOVES:
             for moved in _MOVES[kind]:
-                self._seen.pop(moved, None)
+                self._held.pop(moved, None)
         return ruling
 
     def _suspect(self, moment: Moment) -> None:
         if moment.position.armed:  # the fault may go off here, with what it entails
-            self._seen.clear()
+            self._held.clear()
             return
-        for seen in self._seen.values():
-            if seen.suspect is None:
-                seen.suspect = moment
+        values = moment.position.shown.values
+        for kind in self._watched:
+            seen = values.get(kind)
+            if seen is not None and kind not in self._held:
+                self._held[kind] = _Suspected(
+                    seen=seen, suspect=moment, is_after_failure=seen.is_after_failure
+                )
 
     def _fail(self) -> None:
-        """Follow an access that failed: the buffer may be gone, the state be ERROR."""
         for lost in _BUFFER:
-            self._seen.pop(lost, None)
-        for seen in self._seen.values():
-            seen.is_after_failure = True
+            self._held.pop(lost, None)
+        for kind, held in self._held.items():
+            self._held[kind] = replace(held, is_after_failure=True)
 
     def _compare(self, moment: Moment) -> Ruling | None:
         kind, value = moment.kind, _shown(moment)
-        if value is None:
-            return None
-        seen = self._seen.get(kind)
-        if seen is not None and not _is_same_place(seen.moment, moment):
-            if seen.suspect is not None:
-                return None  # other data: what is in question may yet be read again
-            seen = None
-        is_owed = _is_owed(moment)
-        if is_owed and seen is not None and not seen.suspect and seen.value == value:
-            self._agreed.add(kind)
-            seen.moment, seen.is_after_failure = moment, False
-            return None
-        if kind is _STATE and seen is not None and seen.value != value:
-            for lost in _BUFFER:  # there is none, or that of another session
-                self._seen.pop(lost, None)
-        self._seen.pop(kind, None)
-        if is_owed:
-            self._seen[kind] = _Seen(value=value, moment=moment)
-        return self._ruling(moment, seen, value) if seen is not None else None
-
-    def _ruling(self, moment: Moment, seen: _Seen, value: int | str) -> Ruling | None:
-        kind, suspect = moment.kind, seen.suspect
-        if suspect is None:
-            (self._agreed if seen.value == value else self._disagreed).add(kind)
-            return None
-        if seen.value == value:
+        held = self._held[kind]
+        if value is None or not _is_same_place(held.seen.moment, moment):
+            return None  # other data: what is in question may yet be read again
+        del self._held[kind]
+        if held.seen.value == value:
             return HELD
-        is_steady = kind in self._agreed and kind not in self._disagreed
-        if kind in _BUFFER and not is_steady:
+        if kind is _STATE:
+            for lost in _BUFFER:
+                self._held.pop(lost, None)
+        if kind in _BUFFER and not moment.position.shown.is_steady(kind):
             return None
-        if seen.is_after_failure and value == DeviceState.ERROR:
+        if held.is_after_failure and value == DeviceState.ERROR:
             return None  # what leads to ERROR is a matter of the transitions
-        return _changed(moment, seen, suspect, value)
+        return _changed(moment, held, value)
+
+
+def is_dead_space(moment: Moment) -> bool:
+    """Tell whether a trapped access ends before the current buffer begins."""
+    buffer = moment.position.buffer
+    return (
+        moment.kind in _DATA_ACCESSES
+        and not moment.unseen
+        and buffer is not None
+        and moment.offset + moment.size <= buffer.offset
+    )
 
 
 def _is_same_place(one: Moment, other: Moment) -> bool:
@@ -184,7 +247,8 @@ def _has_data(position: Position) -> bool:
     return position.buffer is not None and position.buffer.size != 0
 
 
-def _changed(moment: Moment, seen: _Seen, suspect: Moment, value: int | str) -> Broken:
+def _changed(moment: Moment, held: _Suspected, value: int | str) -> Broken:
+    seen, suspect = held.seen, held.suspect
     if moment.kind is _DATA:
         name = f"the data at {moment.offset:#x}"
         expected, actual = f"{name} as it was", "other data"
@@ -209,7 +273,10 @@ def register_name(kind: Kind) -> str:
 
 
 class ReadBack:
-    """A register that must not take the value that is written to it."""
+    """A register that must not take the value that is written to it.
+
+    It is true while there is anything to compare.
+    """
 
     def __init__(self, register: str, *spoils: Kind) -> None:
         self._read = Kind(f"read {register}")
@@ -217,6 +284,9 @@ class ReadBack:
         self._spoils = spoils
         self._before: tuple[int, Witness] | None = None
         self._written: tuple[int, Witness] | None = None
+
+    def __bool__(self) -> bool:
+        return self._before is not None or self._written is not None
 
     def follow(self, moment: Moment, *, is_owed: bool) -> Ruling | None:
         """Compare a read with the write before it.

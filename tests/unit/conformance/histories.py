@@ -8,7 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from vfiomig.conformance.judge import Bound, Judge
-from vfiomig.conformance.ruling import Broken
+from vfiomig.conformance.ruling import HELD, Broken
 from vfiomig.protocol.history import Access, BenchEvent, Record, RegionShape
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
 
@@ -88,7 +88,14 @@ def rulings(
     shape = RegionShape(size=size, areas=areas)
     devices = dict.fromkeys([each.device for each in records] or ["source"], shape)
     judge = Judge([bound], devices)
-    found = list(judge.opened)
+    found = _rulings(judge, judge.opened)
     for each in records:
-        found.extend(judge.see(each))
-    return [ruling for _, ruling in found]
+        found += _rulings(judge, judge.see(each))
+    return found
+
+
+def _rulings(judge: Judge, broken: list[tuple[str, Broken]]) -> list[Ruling]:
+    """Return what a single check said, and forget that it was kept."""
+    held: list[Ruling] = [HELD] if judge.kept else []
+    judge.kept.clear()
+    return held + [ruling for _, ruling in broken]

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind
-from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE
 from vfiomig.protocol.v1.states import DeviceState, state_name
 
@@ -137,7 +137,7 @@ def stable_within_iteration() -> Remembering:
     first: Moment | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or first else ASLEEP)
         ruling = None
         position = moment.position
         is_owed = _is_in_turn(position) and not position.armed
@@ -387,7 +387,9 @@ CHECKS: Final = {
     read_only: (*_OFFSET, Kind.WRITE_DATA_OFFSET, *_STATE_CHANGES),
     behind_the_registers: _OFFSET,
     returns_when_data_is_there: (Kind.READ_DATA,),
-    stable_within_iteration: (*_PENDING, *_STATE_CHANGES),
+    stable_within_iteration: Watch(
+        kinds=(*_PENDING, *_STATE_CHANGES), woken_by=_OFFSET
+    ),
     inside_the_region: _BUFFER,
     page_aligned_where_mapped: _BUFFER,
     says_where_to_write: (*_OFFSET, Kind.WRITE_DATA, Kind.WRITE_DATA_SIZE),

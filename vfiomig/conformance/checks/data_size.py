@@ -19,8 +19,8 @@ from vfiomig.conformance.data_accesses import (
     is_refused,
     lies_in,
 )
-from vfiomig.conformance.moment import EVERY_KIND, Kind
-from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE
 from vfiomig.protocol.v1.saving import EMPTY_BUFFERS_LIMIT
 
@@ -99,7 +99,7 @@ def stable_within_iteration() -> Remembering:
     first: tuple[int, int, Witness] | None = None  # buffer, size, where
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or first else ASLEEP)
         ruling = None
         if moment.kind is not Kind.READ_DATA_SIZE:
             first = None
@@ -181,11 +181,9 @@ def not_written_while_saving() -> Remembering:
     wrote: Witness | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or known else ASLEEP)
         ruling = None
         kind = moment.kind
-        if kind is not Kind.READ_DATA_SIZE and known is None:
-            continue
         buffer = moment.position.buffer if moment.position.is_saving else None
         if kind is Kind.WRITE_DATA_SIZE:
             is_of_known = known and buffer and known[0] == buffer.index
@@ -340,9 +338,11 @@ _CHANGES: Final = (Kind.WRITE_DATA_SIZE, Kind.WRITE_DATA, Kind.WRITE_DEVICE_STAT
 
 CHECKS: Final = {
     is_the_buffers_length: (Kind.READ_DATA,),
-    stable_within_iteration: (Kind.READ_DATA_SIZE, *_CHANGES),
+    stable_within_iteration: Watch(
+        kinds=(Kind.READ_DATA_SIZE, *_CHANGES), woken_by=(Kind.READ_DATA_SIZE,)
+    ),
     makes_progress: (Kind.READ_DATA_SIZE,),
-    not_written_while_saving: EVERY_KIND,
+    not_written_while_saving: Watch(kinds=EVERY_KIND, woken_by=(Kind.READ_DATA_SIZE,)),
     tells_what_was_written: (Kind.READ_DATA_OFFSET, Kind.WRITE_DATA_SIZE),
     refused_if_impossible: (Kind.WRITE_DATA_SIZE,),
     readable_while_resuming: (Kind.READ_DATA_SIZE,),

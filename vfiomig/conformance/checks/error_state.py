@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.checks.transitions import target_of
-from vfiomig.conformance.moment import EVERY_KIND, Kind
+from vfiomig.conformance.moment import Kind
 from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import DeviceState, state_name
 
@@ -20,28 +20,19 @@ if TYPE_CHECKING:
     from vfiomig.conformance.ruling import Remembering, Ruling
 
 
-_STATE_ACCESSES: Final = (Kind.READ_DEVICE_STATE, Kind.WRITE_DEVICE_STATE)
-
-
 def error_only_by_failed_transition() -> Remembering:
     """ERROR is read only behind a failed write to device_state.
 
     Premise: the state before was known and not ERROR, and no driver died (V1-TRANS-06).
     """
     known: Witness | None = None
-    has_died = False
     ruling: Ruling | None = None
     while True:
         moment = yield ruling
         ruling = None
-        kind = moment.kind
-        if moment.died:
-            has_died = True
-        elif kind is Kind.OPEN or (kind is Kind.RESET and moment.ok):
-            known, has_died = witness(moment), False
-        if kind is Kind.READ_DEVICE_STATE and not has_died:
+        if moment.kind is Kind.READ_DEVICE_STATE and not moment.position.has_died:
             ruling = _error_entered(known, moment)
-        if kind in _STATE_ACCESSES and moment.ok:
+        if moment.ok:
             known = witness(moment)
 
 
@@ -144,15 +135,11 @@ def _wrote_in_error(seen: Witness, moment: Moment) -> Broken:
     )
 
 
-_STATE: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.WRITE_DEVICE_STATE,
-    Kind.RESET,
-    Kind.CLOSE,
-)
+_SETTLING: Final = (Kind.READ_DEVICE_STATE, Kind.WRITE_DEVICE_STATE, Kind.RESET)
+_STATE: Final = (*_SETTLING, Kind.CLOSE)
 
 CHECKS: Final = {
-    error_only_by_failed_transition: EVERY_KIND,
+    error_only_by_failed_transition: (Kind.OPEN, *_SETTLING),
     no_write_leaves_error: (*_STATE, Kind.WRITE_ODD),
     leave_error_by_reset: _STATE,
 }

@@ -16,8 +16,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import EVERY_KIND, Kind
-from vfiomig.conformance.ruling import HELD, Broken, Remembering, Ruling, witness
+from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
+from vfiomig.conformance.ruling import (
+    ASLEEP,
+    HELD,
+    Broken,
+    Remembering,
+    Ruling,
+    witness,
+)
 from vfiomig.protocol.v1.states import DeviceState, state_name
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
@@ -47,11 +54,12 @@ class _StoppedReads:
     def __init__(self) -> None:
         self._last: Moment | None = None
 
+    def __bool__(self) -> bool:
+        return self._last is not None
+
     def before(self, moment: Moment) -> Moment | None:
         """Return the read before this one, if nothing of effect lies between."""
         is_read = moment.kind is Kind.READ_PENDING_BYTES
-        if self._last is None and not is_read:
-            return None
         if moment.position.state != DeviceState.STOP_AND_COPY:
             self._last = None
         elif is_read:
@@ -104,7 +112,7 @@ def read_only() -> Remembering:
     written: Moment | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or reads or written else ASLEEP)
         ruling = None
         if moment.kind is Kind.WRITE_PENDING_BYTES:
             written = moment
@@ -199,7 +207,7 @@ def zero_in_stop_and_copy_is_the_end() -> Remembering:
     is_spoiled = False
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or reads or is_spoiled else ASLEEP)
         ruling = None
         zero = reads.before(moment)
         if moment.position.state != DeviceState.STOP_AND_COPY:
@@ -274,7 +282,7 @@ def stable_while_stopped() -> Remembering:
     reads = _StoppedReads()
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or reads else ASLEEP)
         ruling = None
         first = reads.before(moment)
         if first is not None and not moment.position.has_failed:
@@ -381,14 +389,18 @@ _ITERATION: Final = (
     Kind.READ_DATA_SIZE,
     Kind.READ_DATA,
 )
+_READ_AND_WATCHED: Final = Watch(kinds=EVERY_KIND, woken_by=(Kind.READ_PENDING_BYTES,))
 _REGISTERS_AND_WRITES: Final = (*_ITERATION[:3], Kind.WRITE_DATA_SIZE, Kind.WRITE_DATA)
 
 CHECKS: Final = {
-    read_only: EVERY_KIND,
+    read_only: Watch(
+        kinds=EVERY_KIND,
+        woken_by=(Kind.READ_PENDING_BYTES, Kind.WRITE_PENDING_BYTES),
+    ),
     any_number_of_reads_works: (*_REGISTERS_AND_WRITES, *_STATE_CHANGES),
-    zero_in_stop_and_copy_is_the_end: EVERY_KIND,
+    zero_in_stop_and_copy_is_the_end: _READ_AND_WATCHED,
     iterated_until_zero: _STATE_CHANGES,
-    stable_while_stopped: EVERY_KIND,
+    stable_while_stopped: _READ_AND_WATCHED,
     read_after_consumption: (*_ITERATION, *_STATE_CHANGES),
     undefined_outside_saving: (Kind.READ_PENDING_BYTES,),
     no_condition_of_stopping: (Kind.WRITE_DEVICE_STATE,),

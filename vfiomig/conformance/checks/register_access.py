@@ -10,9 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind
-from vfiomig.conformance.ruling import HELD, Broken, witness
-from vfiomig.conformance.standing import ReadBack, Refusals, Standing, register_name
+from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, witness
+from vfiomig.conformance.standing import (
+    ReadBack,
+    Refusals,
+    Standing,
+    is_dead_space,
+    register_name,
+)
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
 from vfiomig.protocol.v1.states import DeviceState
 
@@ -117,7 +123,7 @@ def other_widths_change_nothing() -> Remembering:
     standing = Standing(_STATE, Kind.READ_RESERVED, *_BUFFER)
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or standing else ASLEEP)
         is_odd = moment.kind in _ODD and moment.size > 0 and not moment.unseen
         ruling = standing.follow(moment, is_suspect=is_odd)
         if is_odd and moment.died:
@@ -185,7 +191,7 @@ def device_state_always_readable() -> Remembering:
     standing, refusals = Standing(*_BUFFER), Refusals()
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or standing else ASLEEP)
         is_read = moment.kind is _STATE
         ruling = standing.follow(moment, is_suspect=is_read)
         if is_read:
@@ -238,7 +244,7 @@ def reserved_writes_ignored() -> Remembering:
     written: Moment | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or standing or written else ASLEEP)
         is_write = moment.kind is Kind.WRITE_RESERVED
         ruling = standing.follow(moment, is_suspect=is_write)
         if is_write:
@@ -283,7 +289,8 @@ def read_only_registers_stay() -> Remembering:
     offset = ReadBack("data_offset", *spoils, *moves, Kind.READ_PENDING_BYTES)
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        remembers = standing or pending or offset
+        moment = yield (ruling if ruling or remembers else ASLEEP)
         position = moment.position
         is_stopped = position.state == DeviceState.STOP_AND_COPY
         found = (
@@ -308,29 +315,25 @@ def dead_space_harmless() -> Remembering:
     standing = Standing(_STATE, *_BUFFER)
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
-        buffer = moment.position.buffer
-        is_dead_space = (
-            moment.kind in _DATA
-            and not moment.unseen
-            and buffer is not None
-            and moment.offset + moment.size <= buffer.offset
-        )
-        ruling = standing.follow(moment, is_suspect=is_dead_space)
+        moment = yield (ruling if ruling or standing else ASLEEP)
+        ruling = standing.follow(moment, is_suspect=is_dead_space(moment))
 
 
 _WATCHED: Final = (*_NATIVE, *_ODD, *_DATA, Kind.RESET, Kind.FAIL)
+_READ_BACK: Final = (Kind.READ_PENDING_BYTES, Kind.READ_DATA_OFFSET)
 
 CHECKS: Final = {
     native_width: (*_NATIVE, *_ODD),
     other_widths_refused: _ODD,
     many_registers_at_once_refused: (Kind.READ_ODD,),
-    other_widths_change_nothing: _WATCHED,
+    other_widths_change_nothing: Watch(kinds=_WATCHED, woken_by=_ODD),
     whole_or_error: _NATIVE,
     registers_trapped: (Kind.OPEN,),
-    device_state_always_readable: _WATCHED,
+    device_state_always_readable: Watch(kinds=_WATCHED, woken_by=(_STATE,)),
     reserved_reads_zero: (Kind.READ_RESERVED, Kind.WRITE_ODD),
-    reserved_writes_ignored: _WATCHED,
-    read_only_registers_stay: _WATCHED,
-    dead_space_harmless: _WATCHED,
+    reserved_writes_ignored: Watch(kinds=_WATCHED, woken_by=(Kind.WRITE_RESERVED,)),
+    read_only_registers_stay: Watch(
+        kinds=_WATCHED, woken_by=(*_READ_ONLY, *_READ_BACK)
+    ),
+    dead_space_harmless: Watch(kinds=_WATCHED, woken_by=_DATA),
 }

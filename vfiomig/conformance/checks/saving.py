@@ -21,9 +21,9 @@ from vfiomig.conformance.data_accesses import (
     is_refused,
     lies_in,
 )
-from vfiomig.conformance.moment import Kind
+from vfiomig.conformance.moment import Kind, Watch
 from vfiomig.conformance.position import SAVING
-from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import DeviceState
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
@@ -267,7 +267,7 @@ def data_stays() -> Remembering:
     contents: _Contents | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or contents else ASLEEP)
         ruling = None
         if moment.kind is not Kind.READ_DATA:
             contents = None
@@ -339,9 +339,7 @@ def error_at_the_next_access(moment: Moment) -> Ruling | None:
     trapped: a fault in mapped data shows later (V1-SAVE-09).
     """
     position, name = moment.position, _FAULT_OF[moment.kind]
-    if not position.is_saving or name not in position.due or moment.died:
-        return None
-    if position.may_be_disarmed:
+    if not position.is_saving or name not in position.owed or moment.died:
         return None
     buffer = buffer_in_sequence(moment)
     match moment.kind:
@@ -371,11 +369,14 @@ _ENDS: Final = (Kind.WRITE_DEVICE_STATE, Kind.RESET, Kind.CLOSE)
 CHECKS: Final = {
     in_sequence: (*_STEPS, Kind.READ_DATA),
     same_in_both_states: _STEPS,
-    data_stays: (
-        Kind.READ_DATA,
-        Kind.WRITE_DATA,
-        Kind.WRITE_DATA_SIZE,
-        Kind.WRITE_DEVICE_STATE,
+    data_stays: Watch(
+        kinds=(
+            Kind.READ_DATA,
+            Kind.WRITE_DATA,
+            Kind.WRITE_DATA_SIZE,
+            Kind.WRITE_DEVICE_STATE,
+        ),
+        woken_by=(Kind.READ_DATA,),
     ),
     data_in_any_pieces: (Kind.READ_DATA,),
     error_at_the_next_access: (*_STEPS, Kind.READ_DATA),

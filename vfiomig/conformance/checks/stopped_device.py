@@ -13,8 +13,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import EVERY_KIND, Kind
-from vfiomig.conformance.ruling import HELD, Broken, Remembering, Ruling, witness
+from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
+from vfiomig.conformance.ruling import (
+    ASLEEP,
+    HELD,
+    Broken,
+    Remembering,
+    Ruling,
+    witness,
+)
 from vfiomig.protocol.v1.states import DeviceState
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
@@ -45,10 +52,8 @@ def stopped_when_the_write_returns() -> Remembering:
     stop: Moment | None = None
     first: Moment | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or stop else ASLEEP)
         ruling = None
-        if stop is None and moment.kind is not Kind.WRITE_DEVICE_STATE:
-            continue
         if moment.kind is Kind.WRITE_DEVICE_STATE:
             stop, first = (moment if _clears_running(moment) else None), None
         elif moment.kind not in _BENCH:
@@ -80,10 +85,8 @@ def no_progress_while_stopped() -> Remembering:
     ruling: Ruling | None = None
     first: Moment | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or first else ASLEEP)
         ruling = None
-        if first is None and moment.kind is not Kind.SNAPSHOT:
-            continue
         if moment.kind is not Kind.SNAPSHOT:
             if not _keeps_the_stop(moment):
                 first = None
@@ -143,7 +146,7 @@ def saving_hands_out_state() -> Remembering:
         elif moment.kind is Kind.READ_PENDING_BYTES:
             if in_stop_and_copy and moment.value == 0:
                 ruling = _handed_out(opened, stopped, moment)
-        elif moment.kind is not Kind.READ_DEVICE_STATE:
+        else:
             is_untouched = False
             if moment.kind is not Kind.WORK:
                 stopped = None
@@ -178,10 +181,8 @@ def quiesced_in_error() -> Remembering:
     ruling: Ruling | None = None
     first: Moment | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or first else ASLEEP)
         ruling = None
-        if first is None and moment.kind is not Kind.SNAPSHOT:
-            continue
         if moment.kind is Kind.SNAPSHOT:
             if not moment.digest or not moment.position.in_error:
                 first = None
@@ -216,7 +217,6 @@ _SAVING_KINDS: Final = (
     Kind.SNAPSHOT,
     Kind.WORK,
     Kind.READ_PENDING_BYTES,
-    Kind.READ_DEVICE_STATE,
     Kind.WRITE_DEVICE_STATE,
     Kind.WRITE_RESERVED,
     Kind.WRITE_PENDING_BYTES,
@@ -229,8 +229,10 @@ _SAVING_KINDS: Final = (
 )
 
 CHECKS: Final = {
-    stopped_when_the_write_returns: EVERY_KIND,
-    no_progress_while_stopped: EVERY_KIND,
+    stopped_when_the_write_returns: Watch(
+        kinds=EVERY_KIND, woken_by=(Kind.WRITE_DEVICE_STATE,)
+    ),
+    no_progress_while_stopped: Watch(kinds=EVERY_KIND, woken_by=(Kind.SNAPSHOT,)),
     saving_hands_out_state: _SAVING_KINDS,
-    quiesced_in_error: EVERY_KIND,
+    quiesced_in_error: Watch(kinds=EVERY_KIND, woken_by=(Kind.SNAPSHOT,)),
 }

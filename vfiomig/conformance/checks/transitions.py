@@ -18,8 +18,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind
-from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import (
     ArcClass,
     DeviceState,
@@ -40,11 +40,14 @@ _SAVING_READS: Final = (
     Kind.READ_DATA_OFFSET,
     Kind.READ_DATA_SIZE,
 )
-_SESSION: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.WRITE_DEVICE_STATE,
-    *_SAVING_READS,
-    *_RESTARTS,
+_SESSION: Final = Watch(
+    kinds=(
+        Kind.READ_DEVICE_STATE,
+        Kind.WRITE_DEVICE_STATE,
+        *_SAVING_READS,
+        *_RESTARTS,
+    ),
+    woken_by=(Kind.WRITE_DEVICE_STATE,),
 )
 
 
@@ -135,7 +138,7 @@ def _offers(source: int, target: int, *, is_arc_judged: bool) -> Remembering:
     entered: Witness | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or entered else ASLEEP)
         ruling = None
         kind = moment.kind
         if kind is Kind.WRITE_DEVICE_STATE:

@@ -22,8 +22,8 @@ from vfiomig.conformance.checks.transitions import (
     is_healthy,
     target_of,
 )
-from vfiomig.conformance.moment import EVERY_KIND, Kind
-from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import (
     ArcClass,
     DeviceState,
@@ -178,7 +178,7 @@ def same_state_again() -> Remembering:
     session: _Session | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or session else ASLEEP)
         ruling = None
         if moment.kind is Kind.WRITE_DEVICE_STATE:
             ruling = _written_again(moment)
@@ -211,7 +211,7 @@ def rejection_without_side_effects() -> Remembering:
     session: _Session | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or session else ASLEEP)
         ruling = None
         if moment.kind is Kind.WRITE_DEVICE_STATE:
             if _is_rejected(moment):
@@ -246,7 +246,10 @@ def _way_on(session: _Session, moment: Moment) -> Ruling | None:
     return _disturbed(session, moment, "the write succeeds", errno_name(moment))
 
 
-_FOLLOWED: Final = tuple(kind for kind in EVERY_KIND if kind not in _IDLE)
+_FOLLOWED: Final = Watch(
+    kinds=tuple(kind for kind in EVERY_KIND if kind not in _IDLE),
+    woken_by=(Kind.WRITE_DEVICE_STATE,),
+)
 
 CHECKS: Final = {
     same_state_again: _FOLLOWED,

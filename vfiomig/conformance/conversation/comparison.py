@@ -16,7 +16,7 @@ from vfiomig.conformance.conversation.stream import (
     rules_about,
 )
 from vfiomig.conformance.explain import text_of
-from vfiomig.conformance.ruling import HELD, Broken, Witness
+from vfiomig.conformance.ruling import Broken, Witness
 from vfiomig.protocol.v1.states import DeviceState
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _BUFFERS_OF_NO_END: Final = 64
 
 
 class Comparison:
-    """Adds what it rules to the rulings of a conversation, as of the last record."""
+    """Adds what it rules to what a conversation kept and broke, by the last record."""
 
     def __init__(
         self,
@@ -54,13 +54,12 @@ class Comparison:
         self._devices = devices
         self._ticking = ticking
         self._records = devices.records
-        self._rulings = devices.rulings
 
     def keeps(self, origin: str) -> None:
         """Rule that a rule was kept."""
         rule = self._rule_ids.get(origin)
         if rule is not None:
-            self._rulings.append((rule, HELD, len(self._records)))
+            self._devices.kept.add(rule)
 
     def breaks(
         self,
@@ -85,7 +84,7 @@ class Comparison:
             because=(*because, f"however, {actual}: a contradiction."),
             is_outcome=is_outcome,
         )
-        self._rulings.append((rule, broken, at))
+        self._devices.broken.append((rule, broken, at))
 
     def decides(
         self, origin: str, session: Session, *, kept: bool, expected: str, actual: str

@@ -45,7 +45,7 @@ _EMPTY_LIMIT: Final = 2 * EMPTY_BUFFERS_LIMIT  # V1-SIZE-03 was judged by then
 
 
 class Conversation:
-    """One conversation with fresh devices; ``rulings`` grows as it goes on.
+    """One conversation with fresh devices; ``broken`` grows as it goes on.
 
     ``begin`` is told of each access before it is made, so that a device that never
     answers is known by its last one.
@@ -64,11 +64,16 @@ class Conversation:
         ticking = ticking or Ticking()
         self._devices = devices = Devices(make_driver, checks, begin, ticking)
         self.records = devices.records
-        self.rulings = devices.rulings  # rule, ruling, number of the record
+        self.broken = devices.broken  # rule, ruling, number of the record
         self._bench = Comparison(rule_ids, devices, ticking)
         self.bytes_limit = BYTES_LIMIT
         self.buffers_limit = BUFFERS_LIMIT
         self.moved = 0  # bytes of data
+
+    @property
+    def kept(self) -> set[str]:
+        """The rules whose premise came true, and that were kept."""
+        return self._devices.kept
 
     def perform(self, steps: Iterable[Step]) -> None:
         """Perform steps; raises DriverDiedError where a driver dies."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.device import Begin, DeviceUnderTest
     from vfiomig.conformance.conversation.ticking import Ticking
     from vfiomig.conformance.judge import Bound
-    from vfiomig.conformance.ruling import Ruling
+    from vfiomig.conformance.ruling import Broken
     from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.protocol.history import Record
 
@@ -26,7 +26,7 @@ _CONTROL: Final = "control"  # a role that no step has
 class Devices:
     """Opens devices as they are needed, and lets the judge see every record of them.
 
-    ``rulings`` has rule, ruling and the number of the record that it follows.
+    ``broken`` has rule, ruling and the number of the record that it follows.
     """
 
     def __init__(
@@ -44,7 +44,12 @@ class Devices:
         self._objects = 0
         self._fresh: set[str | None] = set()  # snapshots of devices just opened
         self.records: list[Record] = []
-        self.rulings: list[tuple[str, Ruling, int]] = []
+        self.broken: list[tuple[str, Broken, int]] = []
+
+    @property
+    def kept(self) -> set[str]:
+        """The rules that were kept; whoever compares devices adds to them."""
+        return self._judge.kept
 
     def session(self, role: str) -> Session:
         """Return the session of a role; its device is opened if there is none."""
@@ -52,8 +57,8 @@ class Devices:
             self._objects += 1
             name = role if self._objects == 1 else f"{role}-{self._objects}"
             device = opened(self._make_driver, name, self._note, self._begin)
-            for rule, ruling in self._judge.open(name, device.shape):
-                self.rulings.append((rule, ruling, len(self.records)))
+            for rule, broken in self._judge.open(name, device.shape):
+                self.broken.append((rule, broken, len(self.records)))
             session = Session(device, self._judge.position(name), device.snapshot())
             self._fresh.add(session.power_on)
             self._sessions[role] = session
@@ -99,6 +104,5 @@ class Devices:
 
     def _note(self, record: Record) -> None:
         self.records.append(record)
-        at = len(self.records)
-        for rule, ruling in self._judge.see(record):
-            self.rulings.append((rule, ruling, at))
+        for rule, broken in self._judge.see(record):
+            self.broken.append((rule, broken, len(self.records)))

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 from vfiomig.conformance.conversation.steps import token_of
 from vfiomig.conformance.finding import Death, Finding, RuleResult, Verdict, verdict_on
-from vfiomig.conformance.ruling import Broken
 from vfiomig.conformance.shortening import Sought
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from vfiomig.conformance.catalogue import Rule
     from vfiomig.conformance.conversation.steps import Step
     from vfiomig.conformance.exploration.holding_many import Arrival
-    from vfiomig.conformance.ruling import Ruling
+    from vfiomig.conformance.exploration.looking_on import LookedOn
+    from vfiomig.conformance.ruling import Broken
     from vfiomig.conformance.shortening import Shortened
     from vfiomig.conformance.worker import WorkerDied
 
@@ -66,12 +64,12 @@ class Found:
             )
         )
 
-    def rule_on(self, steps: Steps, rulings: Iterable[tuple[str, Ruling]]) -> None:
+    def rule_on(self, steps: Steps, seen: LookedOn) -> None:
         """Take what was ruled at the last step of one that was put together."""
-        for rule, ruling in rulings:
+        for rule in seen.kept | {rule for rule, _ in seen.broken}:
             self.reached[rule] = self.reached.get(rule, 0) + 1
-            if isinstance(ruling, Broken):
-                self._keep(rule, steps, ruling)
+        for rule, broken in seen.broken:
+            self._keep(rule, steps, broken)
 
     def _keep(self, rule: str, steps: Steps, broken: Broken) -> None:
         """Keep the first of a rule; of all outcomes the first, with its rule."""

@@ -24,7 +24,6 @@ from vfiomig.conformance.exploration.remembering import (
 )
 from vfiomig.conformance.exploration.vocabulary import ROLE
 from vfiomig.conformance.holding import Bench, Held, Scripted, Shorten
-from vfiomig.conformance.ruling import Broken
 from vfiomig.conformance.shortening import Shortened, Shortener
 from vfiomig.conformance.worker import WorkerDied, WorkerEndedError, work
 from vfiomig.protocol.errors import DriverDiedError
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from vfiomig.conformance.exploration.looking_on import Event
     from vfiomig.conformance.holding import Job, Report
     from vfiomig.conformance.judge import Bound
+    from vfiomig.conformance.ruling import Broken
     from vfiomig.conformance.shortening import Sought
     from vfiomig.host.device_ops import TrappedDriver
 
@@ -177,7 +177,7 @@ class _Walker:
         self._steps = steps
         self._files = _open_files()  # before there is a driver
         self._threads = threading.active_count()
-        self._records = self._rulings = self._accesses = 0  # before the last step
+        self._records = self._broken = self._accesses = 0  # before the last step
         self._events: tuple[Event, ...] = ()
         self._judge = WatchedJudge(bench.checks)
         self._conversation = Conversation(
@@ -200,7 +200,8 @@ class _Walker:
             if self._steps:
                 before = self._place(is_end=False)
                 self._records = len(conversation.records)
-                self._rulings = len(conversation.rulings)
+                self._broken = len(conversation.broken)
+                conversation.kept.clear()
                 self._judge.events.clear()
                 self._take(self._steps[-1])
             place = self._place(is_end=True)
@@ -224,15 +225,12 @@ class _Walker:
     def _arrival(
         self, places: tuple[Place | None, Place | None], died: DriverDiedError | None
     ) -> Arrival:
-        reached: dict[str, int] = {}
         broken: dict[str, Broken] = {}
-        for rule, ruling, _ in self._conversation.rulings[self._rulings :]:
-            reached[rule] = reached.get(rule, 0) + 1
-            if isinstance(ruling, Broken):
-                broken.setdefault(rule, ruling)
+        for rule, ruling, _ in self._conversation.broken[self._broken :]:
+            broken.setdefault(rule, ruling)
         return Arrival(
             steps=self._steps,
-            reached=reached,
+            reached=frozenset(self._conversation.kept | broken.keys()),
             broken=broken,
             accesses=self._accesses,
             moved=self._conversation.moved,

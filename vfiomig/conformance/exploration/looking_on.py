@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from vfiomig.conformance.judge import Bound
-    from vfiomig.conformance.ruling import Ruling
+    from vfiomig.conformance.ruling import Broken
     from vfiomig.protocol.history import Record
 
 Event: TypeAlias = "Record | Opened"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LookedOn:
     """What checks ruled at the last step, and what they remember behind it."""
 
-    rulings: tuple[tuple[str, Ruling], ...]
+    kept: frozenset[str]
+    broken: tuple[tuple[str, Broken], ...]
     memories: Mapping[str, bytes]
 
 
@@ -48,20 +49,25 @@ def look_on(checks: Iterable[Bound], steps: Iterable[tuple[Event, ...]]) -> Look
     judge = WatchedJudge(checks)
     names: dict[str, str] = {}
     opened = 0
-    rulings: list[tuple[str, Ruling]] = []
+    broken: list[tuple[str, Broken]] = []
     for events in steps:
-        rulings = []
+        broken = []
+        judge.kept.clear()
         for event in events:
             if isinstance(event, Opened):
                 opened += 1
                 name = event.role if opened == 1 else f"{event.role}-{opened}"
                 names[event.role] = name
-                rulings += judge.open(name, event.region)
+                broken += judge.open(name, event.region)
                 continue
             name = names[role_of(event.device)]
             known = event
             if known.device != name:
                 known = msgspec.structs.replace(event, device=name)
-            rulings += judge.see(known)
+            broken += judge.see(known)
         number_buffers(judge.position(names[ROLE]))
-    return LookedOn(tuple(rulings), digests_of_checks(judge, names[ROLE]))
+    return LookedOn(
+        kept=frozenset(judge.kept),
+        broken=tuple(broken),
+        memories=digests_of_checks(judge, names[ROLE]),
+    )

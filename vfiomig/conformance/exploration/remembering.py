@@ -13,7 +13,6 @@ Rule 2: what an argument quotes (a witness) decides nothing, and is left out.
 from __future__ import annotations
 
 import enum
-import inspect
 import marshal
 import types
 from collections import deque
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.conversation import Conversation
     from vfiomig.conformance.conversation.session import Session
     from vfiomig.conformance.judge import Bound
-    from vfiomig.conformance.ruling import Ruling
     from vfiomig.protocol.history import Record, RegionShape
 
 Plain: TypeAlias = Any  # what marshal writes
@@ -42,6 +40,9 @@ Plain: TypeAlias = Any  # what marshal writes
 _ROLES: Final = (ROLE, "control")
 # What stands compares values and places; when it was seen is only quoted.
 _STANDING: Final = standing.__name__
+
+# Whose checks compare with what the device showed last.
+_COMPARING: Final = "v1/register-access/"
 
 _FAR: Final = 2  # a buffer that is no neighbour of the current one
 _MOMENT: Final = (
@@ -70,7 +71,9 @@ _POSITION: Final = (
     "load_written",
     "armed",
     "due",
+    "owed",
     "has_failed",
+    "has_died",
     "mapped",
 )
 
@@ -132,18 +135,20 @@ class WatchedJudge(Judge):
     """A judge whose checks can be asked what they remember."""
 
     def __init__(self, checks: Iterable[Bound]) -> None:
+        checks = tuple(checks)
         super().__init__(checks, {})
         self._index = Index(0)
+        self.rules = tuple(each.rule for each in checks)
         self.events: list[Record | Opened] = []
 
-    def open(self, name: str, region: RegionShape) -> list[tuple[str, Ruling]]:
+    def open(self, name: str, region: RegionShape) -> list[tuple[str, Broken]]:
         """Let another device take part, and count its sessions."""
         self.events.append(Opened(role_of(name), region))
         found = super().open(name, region)
         self.position(name).session = SessionNumber(0)
         return found
 
-    def see(self, record: Record) -> list[tuple[str, Ruling]]:
+    def see(self, record: Record) -> list[tuple[str, Broken]]:
         """Judge the next record, and keep it."""
         self.events.append(record)
         return super().see(record)
@@ -152,11 +157,11 @@ class WatchedJudge(Judge):
         """Yield each check that remembers something of a device, by its rule."""
         told: set[int] = set()
         for asked in self._devices[name].asked.values():
-            for rule, ask in asked:
-                check = getattr(ask, "__self__", None)
-                if inspect.isgenerator(check) and id(check) not in told:
+            for each, _ in asked:
+                check = each.remembering
+                if check is not None and id(check) not in told:
                     told.add(id(check))
-                    yield rule, check
+                    yield each.rule, check
 
 
 def number_buffers(position: Position) -> None:
@@ -342,8 +347,11 @@ def digests_of_checks(judge: WatchedJudge, name: str) -> dict[str, bytes]:
     position = judge.position(name)
     plain = _Plain(name, position)
     now = position.buffer.index if position.buffer is not None else None
-    session = position.session
-    return {
-        rule: plain.digest((session, now, position, check))
-        for rule, check in judge.memories(name)
-    }
+    known = (position.session, now, position)
+    memories: dict[str, object] = dict(judge.memories(name))
+    digests = {rule: plain.digest((*known, each)) for rule, each in memories.items()}
+    for rule in judge.rules:
+        if rule.startswith(_COMPARING):  # even where they have not begun
+            memory = (*known, position.shown, memories.get(rule))
+            digests[rule] = plain.digest(memory)
+    return digests

@@ -24,7 +24,6 @@ from vfiomig.conformance.conversation.conversation import Conversation
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, step
 from vfiomig.conformance.conversation.stream import PLAIN, rule_for, rules_about
-from vfiomig.conformance.ruling import HELD
 
 SAVED = (
     step("work", "source", 40),
@@ -200,7 +199,7 @@ LATE = (
 
 def test_the_chunk_that_was_held_back_restores_the_device() -> None:
     assert origins_broken(Framed, *LATE) == set()
-    assert hold(Framed, *LATE).reached["v1/transitions/resuming-to-running"] == 1
+    assert "v1/transitions/resuming-to-running" in hold(Framed, *LATE).reached
 
 
 def test_a_device_that_cannot_go_on_behind_its_refusal_is_observed_and_fails_not() -> (
@@ -236,7 +235,7 @@ def test_no_rest_is_given_where_none_was_held_back(how: str) -> None:
 def test_a_migration_speaks_for_the_rules_that_it_needed() -> None:
     assert origins_broken(Framed, *MIGRATED) == set()
     reached = hold(Framed, *MIGRATED).reached
-    assert reached["v1/transitions/resuming-to-running"] == 1
+    assert "v1/transitions/resuming-to-running" in reached
 
 
 @pytest.mark.parametrize("steps", scripts()[:5], ids=map(str, range(5)))
@@ -260,9 +259,7 @@ def test_equal_states_speak_for_every_feature() -> None:
 def test_a_rule_that_is_not_asked_about_is_not_ruled_on() -> None:
     conversation = Conversation(Framed, (), rule_ids={PLAIN: "v1/x"})
     conversation.perform(MIGRATED[:-1])
-    assert conversation.rulings == []
+    assert not conversation.kept
     conversation.perform(MIGRATED[-1:])
     conversation.close()
-    assert [(rule, ruling) for rule, ruling, _ in conversation.rulings] == [
-        ("v1/x", HELD)
-    ]
+    assert (conversation.kept, conversation.broken) == ({"v1/x"}, [])

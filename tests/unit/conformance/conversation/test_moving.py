@@ -309,7 +309,7 @@ def test_a_buffer_that_straddles_areas_restores_the_device(how: str) -> None:
     )
     held = hold(SeveralAreas, *steps)
     assert held.broken == {}
-    assert held.reached["v1/transitions/resuming-to-running"] == 1
+    assert "v1/transitions/resuming-to-running" in held.reached
 
 
 class ShowsAnotherPage(SeveralAreas):
