@@ -24,6 +24,7 @@ from vfiomig.conformance.conversation.machine import settings_for
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.holding import Bench, Generated, Held
 from vfiomig.conformance.museum import Tried, exhibits_named, totals_of, try_all
+from vfiomig.conformance.processes import processes
 from vfiomig.conformance.suite import EFFORTS, run_suite
 from vfiomig.conformance.target import load_target
 
@@ -156,7 +157,9 @@ def test_a_large_state(effort: str, aim: int) -> None:
 def test_the_shortest_conversations() -> None:
     exhibits = [each for name in MUTANTS for each in exhibits_named(name)]
     assert len(exhibits) == len(MUTANTS)
-    tried: list[Tried] = list(try_all(exhibits, effort="quick", seed=SEED, jobs=2))
+    with processes(2) as executor:
+        trials = try_all(exhibits, effort="quick", seed=SEED, executor=executor)
+        tried: list[Tried] = list(trials)
     totals = totals_of(tried)
     assert totals.median is not None
     print(f"\n{totals.found} of {len(tried)} mutants found at quick effort")

@@ -15,6 +15,9 @@ _MEMORY: Final = Path("/proc/meminfo")
 _WARM_UP: Final = 3  # conversations until everything has been made once
 _LEAST: Final = 8  # conversations that tell a habit from an accident
 _MEMORY_LIMIT: Final = 512 << 20  # bytes that may stay
+_HABIT_LIMIT: Final = 48 << 20  # ... where nearly every conversation leaves some
+_HABIT: Final = 12  # conversations that make it one
+_RISE: Final = 256 << 10  # bytes that one of those leaves
 _HEAP_LEAST: Final = 2 << 30
 _HEAP_MOST: Final = 6 << 30
 
@@ -42,6 +45,8 @@ class Appetite:
         self._conversations = 0
         self._files = 0
         self._memory = 0
+        self._last = 0  # memory behind the conversation before
+        self._rises = 0  # conversations that left some
         self.is_told = False
 
     def complaint(self) -> str:
@@ -50,8 +55,12 @@ class Appetite:
         if self._conversations <= _WARM_UP:
             gc.collect()
             self._files, self._memory = _files(), _memory()
+            self._last = self._memory
             return ""
         since = self._conversations - _WARM_UP
+        memory = _memory()
+        self._rises += memory - self._last > _RISE
+        self._last = memory
         if self.is_told or since < _LEAST or not self._has_grown(since):
             return ""
         gc.collect()  # what a cycle kept is no leak
@@ -62,7 +71,9 @@ class Appetite:
         return f"{what}, and more with each conversation"
 
     def _has_grown(self, since: int) -> bool:
-        is_larger = _memory() - self._memory > _MEMORY_LIMIT
+        is_habit = since >= _HABIT and 4 * self._rises >= 3 * since
+        limit = _HABIT_LIMIT if is_habit else _MEMORY_LIMIT
+        is_larger = _memory() - self._memory > limit
         return is_larger or _files() - self._files >= since
 
 

@@ -136,18 +136,22 @@ def spread(
 ) -> Iterator[Done]:
     """Do jobs on an executor, which is told the target's name; yield in their order.
 
-    All begin as if none would die.  Behind a death, jobs that have not begun are sent
-    anew, with it; one that has died meanwhile itself is done again.
+    The first is waited for: what many drivers die of, if they do, they die of there.
+    The others begin as if none would die any more.  Behind a death, jobs that have not
+    begun are sent anew, with it; one that has died meanwhile itself is done again.
     """
     deaths: Counter[str] = Counter()
 
     def send(job: Job) -> Future[list[Report | WorkerDied]]:
         return executor.submit(_do_elsewhere, target, plan, job, dict(deaths))
 
-    futures = [send(job) for job in jobs]
+    futures = [send(job) for job in jobs[:1]]
     known = [0] * len(jobs)  # deaths, when a job was sent
     try:
         for number, job in enumerate(jobs):
+            if number == 1:
+                futures += [send(each) for each in jobs[1:]]
+                known[1:] = [deaths.total()] * (len(jobs) - 1)
             reports = futures[number].result()
             if _deaths_in(reports) and known[number] != deaths.total():
                 futures[number] = send(job)
@@ -157,7 +161,7 @@ def spread(
             if not _deaths_in(reports):
                 continue
             deaths.update(_deaths_in(reports))
-            for later in range(number + 1, len(jobs)):
+            for later in range(number + 1, len(futures)):
                 if futures[later].cancel():
                     futures[later] = send(jobs[later])
                     known[later] = deaths.total()

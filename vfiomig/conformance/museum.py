@@ -9,10 +9,8 @@ Rule 2: exhibits travel between processes as the text of their targets.
 from __future__ import annotations
 
 import importlib
-import multiprocessing
-import signal
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -28,13 +26,12 @@ from vfiomig.vendor.mutants import every_mutant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Executor
 
     from vfiomig.conformance.catalogue import PartyName
     from vfiomig.conformance.driving import UserApplication
     from vfiomig.host.device_ops import TrappedDriver
 
-# Spawned, not forked: the pool's parent has threads.
-_SPAWN: Final = multiprocessing.get_context("spawn")
 _LONGEST_DEATH: Final = 200  # characters that are kept of what killed a driver
 
 
@@ -198,18 +195,22 @@ def try_exhibit(exhibit: Exhibit, *, effort: str, seed: int) -> Tried:
 
 
 def try_all(
-    exhibits: Sequence[Exhibit], *, effort: str, seed: int = 1, jobs: int = 1
+    exhibits: Sequence[Exhibit],
+    *,
+    effort: str,
+    seed: int = 1,
+    executor: Executor | None = None,
 ) -> Iterator[Tried]:
-    """Judge all of them in ``jobs`` processes; yield each when it is done.
+    """Judge all of them, here or on an executor; yield each when it is done.
 
     Raises:
         KeyboardInterrupt: what was yielded until then is all that is done.
     """
     attempt = partial(try_exhibit, effort=effort, seed=seed)
-    if jobs <= 1 or len(exhibits) <= 1:
-        tried_one_by_one: Iterator[Tried] = map(attempt, exhibits)
-    else:
-        tried_one_by_one = _in_processes(attempt, exhibits, jobs)
+    tried_one_by_one: Iterator[Tried] = map(attempt, exhibits)
+    if executor is not None:
+        ahead = [executor.submit(attempt, each) for each in exhibits]
+        tried_one_by_one = (done.result() for done in as_completed(ahead))
     for tried in tried_one_by_one:
         if tried.is_interrupted:
             raise KeyboardInterrupt
@@ -231,41 +232,6 @@ def totals_of(tried: Sequence[Tried]) -> Totals:
         median=median(counts) if counts else None,
         unbroken=unbroken_rules(every_exhibit()),
     )
-
-
-def _in_processes(
-    attempt: Callable[[Exhibit], Tried], exhibits: Sequence[Exhibit], jobs: int
-) -> Iterator[Tried]:
-    with ProcessPoolExecutor(
-        min(jobs, len(exhibits)), mp_context=_SPAWN, initializer=_ignore_interrupts
-    ) as pool:
-        try:
-            # A process that is being started would die of Ctrl-C, and not in silence.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                ahead = [
-                    pool.submit(_heeding_interrupts, attempt, each) for each in exhibits
-                ]
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            for done in as_completed(ahead):
-                yield done.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C between two exhibits to the parent: it is told of it as well."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _heeding_interrupts(attempt: Callable[[Exhibit], Tried], exhibit: Exhibit) -> Tried:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return attempt(exhibit)
-    finally:
-        _ignore_interrupts()
 
 
 def _tried(

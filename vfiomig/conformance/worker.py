@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vfiomig.conformance.appetite import limit_heap
 from vfiomig.conformance.conversation.steps import Step
 from vfiomig.conformance.deadly import words_of
+from vfiomig.conformance.parent import die_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +108,7 @@ def work(
     with tempfile.TemporaryFile() as output:
         process = _FORK.Process(
             target=_run,
-            args=(bench, jobs, theirs, notice, output.fileno()),
+            args=(bench, jobs, theirs, notice, output.fileno(), os.getpid()),
             daemon=True,
         )
         process.start()
@@ -207,10 +208,16 @@ def _how_it_ended(code: int | None) -> str:
 
 
 def _run(
-    bench: Bench, jobs: list[Job], theirs: Connection, notice: _Notice, output: int
+    bench: Bench,
+    jobs: list[Job],
+    theirs: Connection,
+    notice: _Notice,
+    output: int,
+    parent: int,
 ) -> None:
     """Be the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    die_with(parent)
     _print_to(output)
     limit_heap()
     gc.freeze()  # what the parent made is nobody's garbage here

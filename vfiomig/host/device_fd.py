@@ -14,6 +14,7 @@ import contextlib
 import errno
 import inspect
 import mmap as _mmap
+import os
 from ctypes import sizeof
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -148,8 +149,8 @@ class DeviceFd:
             _refuse(errno.EINVAL, f"no sparse area has {length:#x} bytes at {start:#x}")
         try:
             fd, place = self._driver.mmap(area)  # type: ignore[attr-defined]
-            if fd < 0:  # to Python that is memory without a file: nobody would share it
-                message = f"{fd} is no file descriptor"
+            if fd < 0 or not _is_open(fd):
+                message = f"{fd} is no open file descriptor"
                 raise ValueError(message)
             within = place + start - area.offset
             return _mmap.mmap(fd, length, flags=flags, prot=prot, offset=within)
@@ -288,6 +289,19 @@ class DeviceFd:
 def _is_lone_errno(arguments: tuple[object, ...]) -> bool:
     """Tell ``OSError(errno.EINVAL)``, which Python takes for a message."""
     return len(arguments) == 1 and _is_errno(arguments[0])
+
+
+def _is_open(fd: int) -> bool:
+    """Tell whether a driver gave an open file.
+
+    To Python -1 is memory without a file, which nobody would share; and EBADF would
+    read as if the user application's own fd were closed.
+    """
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _refuse(code: int, why: str) -> NoReturn:

@@ -82,6 +82,22 @@ def test_memory_that_stays_is_told_once() -> None:
     assert told == ["memory stays, and more with each conversation"]
 
 
+def test_a_little_memory_of_each_conversation_is_told_once() -> None:
+    kept: list[bytes] = []
+    told = complaints(lambda _: kept.append(b"\1" * (5 << 20)))
+    assert told == ["memory stays, and more with each conversation"]
+
+
+def test_memory_that_was_taken_at_first_is_no_complaint() -> None:
+    kept: list[bytes] = []
+
+    def keep_some(number: int) -> None:
+        if number < 8:
+            kept.append(b"\1" * (10 << 20))
+
+    assert complaints(keep_some) == []
+
+
 # -- the bench -------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -169,19 +170,56 @@ def test_the_same_seed_gives_the_same_json(vfiomig: Vfiomig) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupt_prints_what_was_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupt_prints_what_was_found(tmp_path: Path, jobs: str) -> None:
     write_drivers(tmp_path)
     (tmp_path / "slow.py").write_text(
         "import os, signal\n"
         "from driver import Good\n"
         "class Interrupting(Good):\n"
         "    def write(self, offset, data):\n"
-        "        os.kill(os.getppid(), signal.SIGINT)\n"
+        "        os.killpg(os.getpgrp(), signal.SIGINT)  # as a terminal does\n"
         "        super().write(offset, data)\n"
     )
     command = [sys.executable, "-m", "vfiomig", "check", "slow.py:Interrupting"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [*command, "--jobs", jobs],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        start_new_session=True,
     )
     assert done.returncode == INTERRUPTED, done.stderr
     assert "interrupted: held" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_driver_that_hangs_does_not_outlive_the_command(
+    tmp_path: Path, jobs: str
+) -> None:
+    (tmp_path / "hangs.py").write_text(
+        "import os\n"
+        "from driver import Good\n"
+        "class Hangs(Good):\n"
+        "    def write(self, offset, data):\n"
+        "        os.write(os.open('alive', os.O_WRONLY), b'hangs')\n"
+        "        while True: pass\n"
+    )
+    os.mkfifo(tmp_path / "alive")
+    command = [sys.executable, "-m", "vfiomig", "check", "hangs.py:Hangs"]
+    with (
+        subprocess.Popen(
+            [*command, "--jobs", jobs],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as vfiomig,
+        (tmp_path / "alive").open("rb", buffering=0) as alive,
+    ):
+        assert alive.read(5) == b"hangs"
+        vfiomig.kill()
+        # The pipe ends when nobody has it open any more.
+        assert select.select([alive], [], [], 20)[0]
+        assert alive.read() == b""

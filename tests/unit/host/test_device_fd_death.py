@@ -195,7 +195,8 @@ def test_a_file_that_is_shorter_than_its_area_is_a_death() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [None, 3, (1, 2, 3), (-1, 0), ("1", 0), (0, -4096), (0, None)]
+    "answer",
+    [None, 3, (1, 2, 3), (-1, 0), (1 << 20, 0), ("1", 0), (0, -4096), (0, None)],
 )
 def test_what_is_no_file_and_offset_is_a_death(answer: tuple[int, int]) -> None:
     class Fileless(Mortal):

@@ -380,6 +380,7 @@ def _went_on(buffer: Buffer, again: Moment, last: Moment) -> Broken:
 
 _OFFSET: Final = (Kind.READ_DATA_OFFSET,)
 _PENDING: Final = (Kind.READ_PENDING_BYTES, *_OFFSET)
+_STABLE: Final = (*_PENDING, *_STATE_CHANGES)
 _BUFFER: Final = (*_OFFSET, Kind.READ_DATA_SIZE)
 _ITERATION: Final = (*_PENDING, Kind.READ_DATA_SIZE, Kind.READ_DATA, *_STATE_CHANGES)
 
@@ -387,9 +388,7 @@ CHECKS: Final = {
     read_only: (*_OFFSET, Kind.WRITE_DATA_OFFSET, *_STATE_CHANGES),
     behind_the_registers: _OFFSET,
     returns_when_data_is_there: (Kind.READ_DATA,),
-    stable_within_iteration: Watch(
-        kinds=(*_PENDING, *_STATE_CHANGES), woken_by=_OFFSET
-    ),
+    stable_within_iteration: Watch(kinds=_STABLE, woken_by=_OFFSET),
     inside_the_region: _BUFFER,
     page_aligned_where_mapped: _BUFFER,
     says_where_to_write: (*_OFFSET, Kind.WRITE_DATA, Kind.WRITE_DATA_SIZE),

@@ -17,20 +17,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
-from vfiomig.conformance.ruling import (
-    ASLEEP,
-    HELD,
-    Broken,
-    Remembering,
-    Ruling,
-    witness,
-)
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, witness
 from vfiomig.protocol.v1.states import DeviceState, state_name
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
 if TYPE_CHECKING:
     from vfiomig.conformance.moment import Moment
     from vfiomig.conformance.position import Buffer
+    from vfiomig.conformance.ruling import Remembering, Ruling
 
 # What gives a stopped driver no reason to answer differently at the next read.
 _WITHOUT_EFFECT: Final = (
@@ -344,7 +338,7 @@ def undefined_outside_saving(moment: Moment) -> Ruling | None:
     Premise: the device is known to be in STOP, RUNNING or RESUMING (V1-PEND-16).
     """
     state = moment.position.state
-    if state is None or state not in _OUTSIDE_SAVING:
+    if state not in _OUTSIDE_SAVING:
         return None
     if not moment.died:
         return HELD
@@ -389,14 +383,12 @@ _ITERATION: Final = (
     Kind.READ_DATA_SIZE,
     Kind.READ_DATA,
 )
+_READ_OR_WRITTEN: Final = (Kind.READ_PENDING_BYTES, Kind.WRITE_PENDING_BYTES)
 _READ_AND_WATCHED: Final = Watch(kinds=EVERY_KIND, woken_by=(Kind.READ_PENDING_BYTES,))
 _REGISTERS_AND_WRITES: Final = (*_ITERATION[:3], Kind.WRITE_DATA_SIZE, Kind.WRITE_DATA)
 
 CHECKS: Final = {
-    read_only: Watch(
-        kinds=EVERY_KIND,
-        woken_by=(Kind.READ_PENDING_BYTES, Kind.WRITE_PENDING_BYTES),
-    ),
+    read_only: Watch(kinds=EVERY_KIND, woken_by=_READ_OR_WRITTEN),
     any_number_of_reads_works: (*_REGISTERS_AND_WRITES, *_STATE_CHANGES),
     zero_in_stop_and_copy_is_the_end: _READ_AND_WATCHED,
     iterated_until_zero: _STATE_CHANGES,

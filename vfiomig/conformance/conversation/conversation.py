@@ -235,7 +235,8 @@ class Conversation:
         """Load what no destination may run with."""
         damage = damaged(self._stream.chunks, how, place) if self._stream else None
         session = self._session(role)
-        if damage is not None and session.is_resuming and not session.loaded:
+        is_due = session.is_resuming and not session.loaded
+        if damage is not None and is_due and self.moved <= self.bytes_limit:
             session.damage = damage
             self._load(session, damage.chunks, "whole")
 

@@ -19,6 +19,8 @@ DAMAGES: Final = (
     "without its start",
     "cut short",
     "a bit flipped",
+    "a bit of its head flipped",
+    "a bit of its last head flipped",
     "foreign",
 )
 
@@ -29,7 +31,12 @@ _OTHER_RULES: Final = {
     "foreign": "V1-RES-08",
     **dict.fromkeys(REARRANGEMENTS, "V1-RES-04"),
 }
-_SAME_LENGTH: Final = ("a bit flipped", "foreign")
+_FLIPPED: Final = (
+    "a bit flipped",
+    "a bit of its head flipped",
+    "a bit of its last head flipped",
+)
+_SAME_LENGTH: Final = (*_FLIPPED, "foreign")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class Damage:
         if self.how not in _SAME_LENGTH or len(saved) != len(whole):
             return False
         changed = sum(map(operator.ne, saved, whole))
-        return self.how == "a bit flipped" and changed <= 1
+        return self.how in _FLIPPED and changed <= 1
 
 
 def damaged(chunks: list[bytes], how: str, place: int) -> Damage | None:
@@ -94,6 +101,10 @@ def _damaged(chunks: list[bytes], how: str, place: int) -> list[bytes] | None:
         case "a bit flipped":
             hit = _flipped(chunks[number], place // len(chunks))
             return [*chunks[:number], hit, *chunks[number + 1 :]]
+        case "a bit of its head flipped":
+            return [_flipped(chunks[0], place), *chunks[1:]]
+        case "a bit of its last head flipped":
+            return [*chunks[:-1], _flipped(chunks[-1], place)]
         case "foreign":
             return [bytes((place + 7 * n) % 256 for n in range(len(c))) for c in chunks]
         case "reordered":

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.passages import Steps
 
 _PLACES_OF_A_BIT = (0, 77, 1013, 40009)
+_HEADS = ("a bit of its head flipped", "a bit of its last head flipped")
+_HEAD_SIZE = 24  # bytes: room for a magic number, a version, a count, a checksum
 
 
 def round_trips() -> Iterator[Steps]:
@@ -50,6 +52,12 @@ def round_trips() -> Iterator[Steps]:
     drained = [step("drain", SOURCE), work(SOURCE, 3)]
     begun = [work(), *enter(SOURCE, PRE_COPY)]
     yield [*begun, *drained, *drained, *save(), *arrive()]
+    # Counts that need more than 8 bits, and more than 16.
+    for amount in (300, 70_000):
+        yield [work(SOURCE, amount), *save(), *arrive()]
+    # Hardly anything has changed since the last round.
+    for amount in (1, 2):
+        yield [*begun, drained[0], work(SOURCE, amount), *save(), *arrive()]
     # A little of it, and much work: what was sent before is changed behind it.
     yield [work(SOURCE, 40), *pre_copy(rounds=6), work(SOURCE, 60), *save(), *arrive()]
     # A to B to A, A to B to C, and the same once more.
@@ -138,6 +146,10 @@ def _destinations_with_a_past() -> Iterator[Steps]:
     for way_back in ways_back:
         yield [*saved, *half, *way_back, *arrive()]
     yield [*saved, *enter(DESTINATION, RESUMING), reset, *arrive()]
+    # All was loaded, and another state asked for, which may be refused.
+    resuming, loaded, *run = arrive()
+    for state in (STOP, *SAVING):
+        yield [*saved, resuming, loaded, *enter(DESTINATION, state), *run]
     # What was loaded before is not loaded now.
     resaved = [*enter(SOURCE, RUNNING), work(SOURCE, 9), *save()]
     nothing = [
@@ -189,8 +201,30 @@ def damaged_streams() -> Iterator[Steps]:
         late = step("load_damaged", DESTINATION, "without its end")
         rest, run = step("load_rest", DESTINATION), enter(DESTINATION, RUNNING)
         yield [work(), *before, *resuming, late, *run, rest, *run]
+    yield from _damaged_heads()
     for how in IMPOSSIBLE_SIZES:
         yield [work(), *save(), *resuming, step("announce", DESTINATION, how), *tried]
+    yield from _spoiled_windows()
+
+
+def _damaged_heads() -> Iterator[Steps]:
+    """Yield streams with one bit after the other flipped where a head may be.
+
+    What a destination believes of a head decides what it does with the rest.
+    """
+    for how in _HEADS:
+        for bit in (0, 5):
+            attempts: Steps = []
+            for place in range(_HEAD_SIZE):
+                bad = step("load_damaged", DESTINATION, how, 8 * place + bit)
+                attempts += [*enter(DESTINATION, RESUMING), bad]
+                attempts += [*enter(DESTINATION, RUNNING), step("reset", DESTINATION)]
+            yield [work(), *save(), *attempts, *arrive()]
+
+
+def _spoiled_windows() -> Iterator[Steps]:
+    """Yield loads with rubbish in the data section, before a chunk or behind it."""
+    resuming = enter(DESTINATION, RESUMING)
     loaded = step("load", DESTINATION)
     filled = step("load", DESTINATION, "filled")
     window = step("overwrite_window", DESTINATION)

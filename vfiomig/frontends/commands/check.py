@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vfiomig.conformance.exploring import DEPTH
-from vfiomig.conformance.processes import processes
+from vfiomig.conformance.processes import cores, processes
 from vfiomig.conformance.suite import EFFORTS, run_suite, run_suite_on
 from vfiomig.conformance.target import load_target
 from vfiomig.conformance.user_code import shown
@@ -74,8 +74,8 @@ _OUTPUT = click.Path(path_type=Path)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1, max=64),
-    default=1,
-    show_default=True,
+    default=lambda: min(cores(), 16),
+    show_default="the number of cores",
     help="Processes that hold conversations; the findings are the same.",
 )
 @click.option(
@@ -187,7 +187,7 @@ def check(
 def _run(
     what: Target, effort: Effort, seed: int, rules: Sequence[Rule] | None, jobs: int
 ) -> Outcome:
-    with CheckView(Console(stderr=True)) as view, processes(jobs) as executor:
+    with processes(jobs) as executor, CheckView(Console(stderr=True)) as view:
         if executor is None:
             return run_suite(
                 what.make_driver,

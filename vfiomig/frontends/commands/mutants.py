@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
+from vfiomig.conformance.processes import cores, processes
 from vfiomig.conformance.suite import EFFORTS
 from vfiomig.frontends.exit_codes import DONE, INTERRUPTED, NOT_AS_EXPECTED
 from vfiomig.frontends.plain_text import quoted
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vfiomig.conformance.museum import Exhibit, Tried
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 @click.command()
@@ -45,7 +41,7 @@ def _cores() -> int:
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    default=_cores,
+    default=cores,
     show_default="the number of cores",
     help="How many mutants are tried at once.",
 )
@@ -112,11 +108,15 @@ def _try(
     """Return what was done, in the museum's order, and whether that was cut short."""
     from vfiomig.conformance.museum import try_all
 
+    number = min(jobs, len(exhibits))
     done: dict[str, Tried] = {}
     is_interrupted = False
     try:
-        with MuseumView(Console(stderr=True), exhibits) as view:
-            for tried in try_all(exhibits, effort=effort, seed=seed, jobs=jobs):
+        with (
+            processes(number) as executor,
+            MuseumView(Console(stderr=True), exhibits) as view,
+        ):
+            for tried in try_all(exhibits, effort=effort, seed=seed, executor=executor):
                 done[tried.exhibit.target] = tried
                 view.done(tried)
     except KeyboardInterrupt:
