@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 Stateless: TypeAlias = Callable[[Moment], Ruling | None]
 CheckFunction: TypeAlias = Stateless | Callable[[], Remembering]
 
-_Instances: TypeAlias = "dict[Bound, Asked]"
-
 
 class UnknownDeviceError(VfiomigError):
     """A record names a device that the header does not have."""
@@ -55,14 +53,16 @@ class Bound:
 class Asked:
     """A check of one device; it begins when it is asked first.
 
-    Most devices are open for a few accesses only, and see few kinds of moments.
+    ``begun`` is told of it then: it is one of those that have to forget.
     """
 
-    __slots__ = ("_begin", "ask", "is_asleep", "rule")
+    __slots__ = ("_begin", "_begun", "_is_sleeper", "ask", "is_asleep", "rule")
 
-    def __init__(self, bound: Bound) -> None:
+    def __init__(self, bound: Bound, begun: list[Asked]) -> None:
         self.rule = bound.rule
-        self.is_asleep = isinstance(bound.kinds, Watch)
+        self._is_sleeper = isinstance(bound.kinds, Watch)
+        self._begun = begun
+        self.is_asleep = self._is_sleeper
         self.ask: Callable[[Moment], Ruling | Rest | None]
         if _remembers(bound.function):
             self._begin = cast("Callable[[], Remembering]", bound.function)
@@ -76,10 +76,15 @@ class Asked:
         check = getattr(self.ask, "__self__", None)
         return cast("Remembering", check) if inspect.isgenerator(check) else None
 
+    def forget(self) -> None:
+        """Be as if it had never been asked."""
+        self.ask, self.is_asleep = self._ask_first, self._is_sleeper
+
     def _ask_first(self, moment: Moment) -> Ruling | Rest | None:
         check = self._begin()
         next(check)
         self.ask = check.send
+        self._begun.append(self)
         return self.ask(moment)
 
 
@@ -88,60 +93,39 @@ def _remembers(function: CheckFunction) -> bool:
     return inspect.isgeneratorfunction(function)  # asked for each check of each device
 
 
-# Each check, whether it wakes there, and whom to ask if it remembers nothing.
-_ByKind: TypeAlias = dict[Kind, list[tuple[Bound, bool, Asked | None]]]
+# Each check, and whether it wakes there.
+_ByKind: TypeAlias = "dict[Kind, list[tuple[Bound, bool]]]"
 
 
-@lru_cache(maxsize=8)
-def _by_kind(checks: tuple[Bound, ...]) -> _ByKind:
-    """Sort checks by kind once for all the conversations that are held with them."""
-    by_kind: _ByKind = {kind: [] for kind in Kind}
-    for each in checks:
-        shared = None if _remembers(each.function) else Asked(each)
-        watched = each.kinds
-        kinds = watched.kinds if isinstance(watched, Watch) else watched
-        waking = watched.woken_by if isinstance(watched, Watch) else watched
-        for kind in kinds:
-            by_kind[kind].append((each, kind in waking, shared))
-    return by_kind
+class _Asking:
+    """The checks of one device by kind of moment; those of its kinds, once it has any.
 
+    Most devices are open for a few accesses only.  What was made for one serves the
+    next, of another conversation: to make it takes longer than to ask.
+    """
 
-class _Checks:
-    """The checks by kind of moment, and those that see all devices."""
+    def __init__(self, by_kind: _ByKind) -> None:
+        self._by_kind = by_kind
+        self._made: dict[Bound, Asked] = {}
+        self._begun: list[Asked] = []
+        self.of_kind: dict[Kind, list[tuple[Asked, bool]]] = {}
 
-    def __init__(self, checks: Iterable[Bound]) -> None:
-        self._of_kind = _by_kind(tuple(checks))
-        self._across: _Instances = {}
-
-    def of_kind(self, kind: Kind, own: _Instances) -> list[tuple[Asked, bool]]:
-        """Return whom to ask; ``own`` are the instances that a device has so far."""
+    def make(self, kind: Kind) -> list[tuple[Asked, bool]]:
+        """Return whom to ask at a kind of moment, each with whether that wakes it."""
         asked: list[tuple[Asked, bool]] = []
-        for bound, wakes, shared in self._of_kind[kind]:
-            each = shared
+        for bound, wakes in self._by_kind[kind]:
+            each = self._made.get(bound)
             if each is None:
-                instances = self._across if bound.is_across else own
-                each = instances.get(bound)
-                if each is None:
-                    each = instances[bound] = Asked(bound)
+                each = self._made[bound] = Asked(bound, self._begun)
             asked.append((each, wakes))
+        self.of_kind[kind] = asked
         return asked
 
-
-class _Device:
-    """One device's region, position, and its checks by kind of moment."""
-
-    def __init__(self, region: RegionShape, checks: _Checks) -> None:
-        self.region = region
-        self.position = Position()
-        self._checks = checks
-        self._own: _Instances = {}
-        self.asked: dict[Kind, list[tuple[Asked, bool]]] = {}
-
-    def see(self, moment: Moment, kept: set[str]) -> list[tuple[str, Broken]]:
-        asked = self.asked.get(moment.kind)
+    def ask(self, moment: Moment, kept: set[str]) -> list[tuple[str, Broken]]:
+        """Ask all whom a moment concerns; return what it breaks, add what it keeps."""
+        asked = self.of_kind.get(moment.kind)
         if asked is None:
-            asked = self._checks.of_kind(moment.kind, self._own)
-            self.asked[moment.kind] = asked
+            asked = self.make(moment.kind)
         broken: list[tuple[str, Broken]] = []
         for each, wakes in asked:
             if each.is_asleep:
@@ -157,8 +141,56 @@ class _Device:
                 kept.add(each.rule)
             else:
                 broken.append((each.rule, ruling))
-        self.position.follow(moment)
         return broken
+
+    def forget(self) -> None:
+        """Be as if nothing had ever been asked."""
+        for each in self._begun:
+            each.forget()
+        self._begun.clear()
+
+
+class _Checks:
+    """Checks, sorted by kind once for all the conversations that are held with them."""
+
+    def __init__(self, checks: Iterable[Bound]) -> None:
+        own: _ByKind = {kind: [] for kind in Kind}
+        across: _ByKind = {kind: [] for kind in Kind}
+        for each in checks:
+            by_kind, watched = across if each.is_across else own, each.kinds
+            kinds = watched.kinds if isinstance(watched, Watch) else watched
+            waking = watched.woken_by if isinstance(watched, Watch) else watched
+            for kind in kinds:
+                by_kind[kind].append((each, kind in waking))
+        self._own, self._across = own, across
+        self._free: list[_Asking] = []
+
+    def of_a_device(self) -> _Asking:
+        """Return those that each device has for itself."""
+        return self._free.pop() if self._free else _Asking(self._own)
+
+    def across_devices(self) -> _Asking:
+        """Return those that see all devices of a history."""
+        return _Asking(self._across)
+
+    def give_back(self, asking: _Asking) -> None:
+        """Take back those of a device that is done with."""
+        asking.forget()
+        self._free.append(asking)
+
+
+@lru_cache(maxsize=8)
+def _checks(bound: tuple[Bound, ...]) -> _Checks:
+    return _Checks(bound)
+
+
+class _Device:
+    """One device's region, position and checks."""
+
+    def __init__(self, region: RegionShape, asking: _Asking) -> None:
+        self.region = region
+        self.position = Position()
+        self.asking = asking
 
 
 class Judge:
@@ -170,7 +202,8 @@ class Judge:
     def __init__(
         self, checks: Iterable[Bound], devices: Mapping[str, RegionShape]
     ) -> None:
-        self._checks = _Checks(checks)
+        self._checks = _checks(tuple(checks))
+        self._across = self._checks.across_devices()
         self._devices: dict[str, _Device] = {}
         self._index = 0
         self.kept: set[str] = set()
@@ -180,8 +213,8 @@ class Judge:
 
     def open(self, name: str, region: RegionShape) -> list[tuple[str, Broken]]:
         """Let another device take part, freshly opened; return what that breaks."""
-        device = self._devices[name] = _Device(region, self._checks)
-        return device.see(opening(name, region, device.position), self.kept)
+        device = self._devices[name] = _Device(region, self._checks.of_a_device())
+        return self._see(device, opening(name, region, device.position))
 
     def position(self, name: str) -> Position:
         """Return where the conversation with a device stands."""
@@ -199,4 +232,16 @@ class Judge:
             message = f"record {self._index}: no device {record.device!r} in the header"
             raise UnknownDeviceError(message)
         moment = moment_of(self._index, record, device.region, device.position)
-        return device.see(moment, self.kept)
+        return self._see(device, moment)
+
+    def close(self) -> None:
+        """Let go of the devices: there is no other record."""
+        for device in self._devices.values():
+            self._checks.give_back(device.asking)
+        self._devices.clear()
+
+    def _see(self, device: _Device, moment: Moment) -> list[tuple[str, Broken]]:
+        broken = device.asking.ask(moment, self.kept)
+        broken += self._across.ask(moment, self.kept)
+        device.position.follow(moment)
+        return broken

@@ -36,7 +36,8 @@ def _is_in_turn(position: Position) -> bool:
     return position.is_resuming or (position.is_saving and bool(position.pending))
 
 
-def _offset_of(buffer: Buffer) -> Witness:
+def _offset_of(buffer: Buffer | None) -> Witness:
+    assert buffer is not None
     return Witness(buffer.index, f"read data_offset -> {buffer.offset:#x}")
 
 
@@ -167,14 +168,13 @@ def inside_the_region(moment: Moment) -> Ruling | None:
     if not moment.ok or moment.value is None or not _is_in_turn(position):
         return None
     what, end, limit = "data_offset", moment.value, moment.region.size - 1
-    begins: tuple[Witness, ...] = ()
     if moment.kind is Kind.READ_DATA_SIZE:
         if buffer is None:
             return None
-        what, begins = "data_offset + data_size", (_offset_of(buffer),)
-        end, limit = buffer.offset + end, limit + 1
+        what, end, limit = "data_offset + data_size", buffer.offset + end, limit + 1
     if end <= limit:
         return HELD
+    begins = (_offset_of(buffer),) if moment.kind is Kind.READ_DATA_SIZE else ()
     return _broken(
         f"{what} <= {limit:#x}",
         f"{what} = {end:#x}",
@@ -194,9 +194,9 @@ def page_aligned_where_mapped(moment: Moment) -> Ruling | None:
     if not moment.ok or not _is_in_turn(position):
         return None
     if moment.kind is Kind.READ_DATA_OFFSET and position.is_resuming:
-        offset, evidence = moment.value, witness(moment)
+        offset = moment.value
     elif moment.kind is Kind.READ_DATA_SIZE and buffer is not None and moment.value:
-        offset, evidence = buffer.offset, _offset_of(buffer)
+        offset = buffer.offset
     else:
         return None
     areas = moment.region.areas
@@ -207,7 +207,7 @@ def page_aligned_where_mapped(moment: Moment) -> Ruling | None:
     return _broken(
         f"data_offset is a multiple of {_PAGE:#x}",
         f"data_offset = {offset:#x}",
-        (evidence,),
+        (witness(moment) if position.is_resuming else _offset_of(buffer),),
         "the buffer begins in an area that can be mapped",
         f"however, A has data_offset = {offset:#x}",
     )

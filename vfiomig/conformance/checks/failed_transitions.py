@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.checks.transitions import is_healthy, target_of
-from vfiomig.conformance.moment import Kind
-from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import (
     ArcClass,
     DeviceState,
@@ -63,6 +63,9 @@ class _Refusals:
     def __init__(self) -> None:
         self._last: _Refusal | None = None
 
+    def __bool__(self) -> bool:
+        return self._last is not None
+
     def settled_by(self, moment: Moment) -> _Refusal | None:
         """Return the failed write that a moment settles."""
         kind = moment.kind
@@ -99,7 +102,7 @@ def _settled(
     refusals = _Refusals()
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or refusals else ASLEEP)
         ruling = None
         refusal = refusals.settled_by(moment)
         state = target_of(moment)
@@ -312,6 +315,7 @@ _STATE: Final = (
     Kind.RESET,
     Kind.CLOSE,
 )
+_SETTLED: Final = Watch(kinds=_STATE, woken_by=(Kind.WRITE_DEVICE_STATE,))
 _GOING_ON: Final = (
     Kind.READ_DEVICE_STATE,
     Kind.WRITE_DEVICE_STATE,
@@ -322,11 +326,11 @@ _GOING_ON: Final = (
 )
 
 CHECKS: Final = {
-    success_is_returned: _STATE,
+    success_is_returned: _SETTLED,
     failure_is_an_errno: _STATE,
-    previous_state_or_error: _STATE,
+    previous_state_or_error: _SETTLED,
     read_again_after_failure: _GOING_ON,
-    error_is_the_last_resort: _STATE,
-    several_bits_unwound: _STATE,
-    undrawn_arc_refused_cleanly: _STATE,
+    error_is_the_last_resort: _SETTLED,
+    several_bits_unwound: _SETTLED,
+    undrawn_arc_refused_cleanly: _SETTLED,
 }

@@ -293,17 +293,15 @@ def read_only_registers_stay() -> Remembering:
         moment = yield (ruling if ruling or remembers else ASLEEP)
         position = moment.position
         is_stopped = position.state == DeviceState.STOP_AND_COPY
-        found = (
-            standing.follow(moment, is_suspect=moment.kind in _READ_ONLY),
-            pending.follow(moment, is_owed=is_stopped),
-            offset.follow(moment, is_owed=position.is_saving),
-        )
-        ruling = _worst(found) if any(found) else None
+        ruling = pending.follow(moment, is_owed=is_stopped)
+        ruling = _worse(ruling, offset.follow(moment, is_owed=position.is_saving))
+        is_suspect = moment.kind in _READ_ONLY
+        if is_suspect or standing:
+            ruling = _worse(ruling, standing.follow(moment, is_suspect=is_suspect))
 
 
-def _worst(found: tuple[Ruling | None, ...]) -> Ruling | None:
-    broken = next((each for each in found if isinstance(each, Broken)), None)
-    return broken or HELD
+def _worse(one: Ruling | None, other: Ruling | None) -> Ruling | None:
+    return other if one is None or isinstance(other, Broken) else one
 
 
 def dead_space_harmless() -> Remembering:

@@ -339,7 +339,7 @@ def error_at_the_next_access(moment: Moment) -> Ruling | None:
     trapped: a fault in mapped data shows later (V1-SAVE-09).
     """
     position, name = moment.position, _FAULT_OF[moment.kind]
-    if not position.is_saving or name not in position.owed or moment.died:
+    if name not in position.owed or not position.is_saving or moment.died:
         return None
     buffer = buffer_in_sequence(moment)
     match moment.kind:

@@ -73,6 +73,7 @@ class Devices:
         """Close all devices."""
         for session in self._sessions.values():
             session.device.close()
+        self._judge.close()
 
     def fresh_snapshot(self) -> str:
         """Return the state of all fresh devices; empty where they differ."""
