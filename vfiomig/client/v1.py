@@ -11,6 +11,7 @@ buffer that is loaded is received straight into it.
 from __future__ import annotations
 
 import contextlib
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from vfiomig.client.conduct import (
@@ -78,6 +79,9 @@ class V1Client:
 
     ``vm_is_running`` says whether the VM runs when the device joins it.  ``unseen`` is
     told of data that went through a mapping.
+
+    ``mapping_failure`` is why all data was trapped although there are areas;
+    ``left_behind`` what was pending when stop-and-copy ended at an empty buffer.
     """
 
     def __init__(
@@ -98,6 +102,8 @@ class V1Client:
         self._pending = 0
         self._is_saving = False
         self._vm_is_running = vm_is_running
+        self.mapping_failure: OSError | None = None
+        self.left_behind = 0
         # What was written last, as QEMU keeps it: nothing is read at the start.
         self._written = int(DEFAULT_STATE)
 
@@ -161,7 +167,7 @@ class V1Client:
 
     def save_setup(self) -> None:
         """Map the data section and begin to save: vfio_save_setup."""
-        self._region.map()
+        self.mapping_failure = self._region.map()
         self._set_state(self.conduct.save_setup)
         self._is_saving = True
 
@@ -195,17 +201,16 @@ class V1Client:
         behind the first buffer: with ``stream_failed`` the device never stops.
         """
         self._set_state(SAVE_COMPLETE_FIRST)
-        for buffer in self._buffers(
+        buffers = self._buffers(
             save_rest(
                 self._region_size,
                 stops_at_empty_buffer=self.conduct.stops_at_empty_buffer,
             )
-        ):
-            yield buffer
-            if stream_failed:
-                return
+        )
         if stream_failed:
+            yield from islice(buffers, 1)
             return
+        self.left_behind = yield from buffers
         self._set_state(SAVE_COMPLETE_LAST)
         self._is_saving = False
 
@@ -217,7 +222,7 @@ class V1Client:
 
     def load_setup(self) -> None:
         """Map the data section and begin to resume: vfio_load_setup."""
-        self._region.map()
+        self.mapping_failure = self._region.map()
         try:
             self._set_state(LOAD_SETUP)
         except BaseException:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from vfiomig import __version__
 from vfiomig.client.recorder import HistoryWriter
 from vfiomig.frontends.causes import cause_of, in_words, words_of_death
+from vfiomig.frontends.remarks import remarks_on_devices, remarks_on_faults
 from vfiomig.frontends.run_report import Death, DeviceReport, Digests, RunReport
 from vfiomig.frontends.scenario import ScenarioError
 from vfiomig.frontends.simulated_machine import Machine
@@ -125,9 +126,8 @@ class _Run(Unobserved):
             flip_unnoticed=outcome is Outcome.COMPLETED and self._flip is not None,
             lost=[f"{name}: {in_words(why)}" for e in endings for name, why in e.lost],
         )
-        for place in range(len(self._scenario.faults)):
-            if place not in self._armed:
-                report.notes.append(f"fault[{place}] never happened: no such moment")
+        report.notes += remarks_on_faults(self._scenario, outcome, self._armed)
+        report.notes += remarks_on_devices(self._machines)
         self._close_machines(report)
         report.ok = run_is_ok(report)
         return report

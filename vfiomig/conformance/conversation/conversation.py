@@ -85,8 +85,12 @@ class Conversation:
         self._devices.close()
 
     def keep_short(self) -> None:
-        """From now on move little data: the budget of the suite is spent."""
+        """From now on move little data: the budget of the suite is spent.
+
+        A state that is large takes longer to look at than to talk about.
+        """
         self.bytes_limit, self.buffers_limit = _LEAST_BYTES, _LEAST_BUFFERS
+        self._devices.is_frugal = True
 
     # -- steps: device_state -----------------------------------------------------------
 
@@ -326,11 +330,14 @@ class Conversation:
     def _ask_for(self, role: str, state: int, *, is_read_back: bool) -> None:
         session = self._session(role)
         device, before = session.device, session.state
-        if before is not None and not session.is_running:
+        is_frugal = self._devices.is_frugal
+        if before is not None and not session.is_running and not is_frugal:
             device.snapshot()  # nothing may have changed while it was stopped
         ok = device.write_register(Register.DEVICE_STATE, state)
         after = state & VFIO_DEVICE_STATE_MASK if ok else None
-        snapshot = device.snapshot() if ok and before != after else None
+        is_due = after == DeviceState.STOP_AND_COPY or session.is_resuming
+        is_due = ok and before != after and (is_due or not is_frugal)
+        snapshot = device.snapshot() if is_due else None
         is_read_back |= not ok  # a refusal leaves it open where it is
         seen = device.read_register(Register.DEVICE_STATE) if is_read_back else None
         session.state = after if seen is None else seen & VFIO_DEVICE_STATE_MASK

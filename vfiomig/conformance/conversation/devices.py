@@ -26,7 +26,8 @@ _CONTROL: Final = "control"  # a role that no step has
 class Devices:
     """Opens devices as they are needed, and lets the judge see every record of them.
 
-    ``broken`` has rule, ruling and the number of the record that it follows.
+    ``broken`` has rule, ruling and the number of the record that it follows.  Where it
+    ``is_frugal``, nobody looks at the state of a device that was just opened.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Devices:
         self._judge = Judge(checks, {})
         self._sessions: dict[str, Session] = {}
         self._objects = 0
+        self.is_frugal = False
         self._fresh: set[str | None] = set()  # snapshots of devices just opened
         self.records: list[Record] = []
         self.broken: list[tuple[str, Broken, int]] = []
@@ -59,8 +61,9 @@ class Devices:
             device = opened(self._make_driver, name, self._note, self._begin)
             for rule, broken in self._judge.open(name, device.shape):
                 self.broken.append((rule, broken, len(self.records)))
-            session = Session(device, self._judge.position(name), device.snapshot())
-            self._fresh.add(session.power_on)
+            power_on = None if self.is_frugal else device.snapshot()
+            session = Session(device, self._judge.position(name), power_on)
+            self._fresh.add(power_on)
             self._sessions[role] = session
         return self._sessions[role]
 

@@ -61,8 +61,8 @@ def save_buffer(region_size: int | None = None) -> Generator[Request, int, int]:
 
 def save_rest(
     region_size: int | None = None, *, stops_at_empty_buffer: bool = False
-) -> Generator[Request, int, None]:
-    """Save buffers until the driver has nothing pending: stop-and-copy.
+) -> Generator[Request, int, int]:
+    """Save buffers until the driver has nothing pending; return what is: stop-and-copy.
 
     ``stops_at_empty_buffer`` is QEMU's way: it leaves at a buffer of size 0, whatever
     is pending.
@@ -77,7 +77,7 @@ def save_rest(
         size = yield from save_buffer(region_size)
         empty = 0 if size else empty + 1
         if empty and stops_at_empty_buffer:
-            return
+            return pending
         if empty == EMPTY_BUFFERS_LIMIT:
             message = (
                 f"{empty} buffers of 0 bytes one after another, "
@@ -94,6 +94,7 @@ def save_rest(
                 f"and pending_bytes is still {pending:#x}"
             )
             raise VendorDriverError(message)
+    return pending
 
 
 def check_buffer(offset: int, size: int, region_size: int) -> None:
