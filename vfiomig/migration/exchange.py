@@ -33,6 +33,11 @@ class Send(NamedTuple):
     view: memoryview | bytes
     more: tuple[memoryview | bytes, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """The bytes of all of it."""
+        return len(self.view) + sum(map(len, self.more))
+
 
 class Receive(NamedTuple):
     """Fill ``view``; answered with the bytes in it, fewer at the stream's end."""

@@ -17,6 +17,7 @@ from vfiomig.migration.destination import Destination
 from vfiomig.migration.exchange import Send, Steps
 from vfiomig.migration.metrics import Metrics, Outcome
 from vfiomig.migration.recovery import Recovery
+from vfiomig.migration.sections import SectionWriter
 from vfiomig.migration.side import Ending, MigratingDevice
 from vfiomig.protocol.errors import (
     DriverDiedError,
@@ -25,7 +26,6 @@ from vfiomig.protocol.errors import (
 )
 from vfiomig.protocol.qemu_stream import framing
 from vfiomig.protocol.v1.saving import EMPTY_BUFFERS_LIMIT
-from vfiomig.uapi.qemu_stream import QEMU_VM_SECTION_END, QEMU_VM_SECTION_PART
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,9 +73,7 @@ def load_vm(
 class _Saving:
     def __init__(self, devices: Sequence[MigratingDevice]) -> None:
         self._devices = devices
-        self._sections = {
-            device.name: number for number, device in enumerate(devices, 1)
-        }
+        self._sections = SectionWriter(devices)
         self._ran = [device for device in devices if device.client.vm_is_running]
         self._busy_with = ""
         self._buffers = self._empty_buffers = 0
@@ -102,8 +100,7 @@ class _Saving:
         for device in self._devices:
             self._busy_with = device.name
             device.client.save_setup()
-            section = self._sections[device.name]
-            yield Send(framing.start_section(section, device.name))
+            yield self._sections.start(device)
 
     def _iterate(self) -> Steps[None]:
         """Iterate until every device says in one pass that nothing is pending."""
@@ -115,10 +112,10 @@ class _Saving:
                 for buffer in device.client.save_iterate():
                     is_pending = True
                     self._require_progress(device, buffer)
-                    yield from self._send_part(device, buffer)
+                    yield self._sections.part(device, buffer)
                 if is_pending:
                     break
-                yield from self._send_part(device, None)
+                yield self._sections.part(device, None)
 
     def _require_progress(self, device: MigratingDevice, buffer: Buffer) -> None:
         self._buffers += 1
@@ -135,12 +132,11 @@ class _Saving:
     def _complete(self) -> Steps[None]:
         for device in self._devices:
             self._busy_with = device.name
-            section = self._sections[device.name]
-            yield Send(framing.section_head(QEMU_VM_SECTION_END, section))
+            yield Send(self._sections.end_head(device))
             for buffer in device.client.save_complete_precopy():
                 self._require_progress(device, buffer)
-                yield from self._send_buffer(buffer)
-            yield Send(framing.END_OF_STATE + framing.section_foot(section))
+                yield self._sections.buffer(buffer)
+            yield Send(self._sections.foot(device))
 
     def _end(self, error: Exception | None) -> Ending:
         """Unmap, and let the VM go on if it ran (QEMU: vm_start, no notifier)."""
@@ -164,19 +160,3 @@ class _Saving:
         died = isinstance(error, DriverDiedError)
         outcome = Outcome.DIED if died else Outcome.FAILED
         return Ending(outcome, error, self._busy_with, lost)
-
-    # -- the stream ------------------------------------------------------------------
-
-    def _send_part(self, device: MigratingDevice, buffer: Buffer | None) -> Steps[None]:
-        section = self._sections[device.name]
-        yield Send(framing.section_head(QEMU_VM_SECTION_PART, section))
-        if buffer is None:
-            yield Send(framing.data_head(0))
-        else:
-            yield from self._send_buffer(buffer)
-        yield Send(framing.END_OF_STATE + framing.section_foot(section))
-
-    def _send_buffer(self, buffer: Buffer) -> Steps[None]:
-        yield Send(framing.data_head(buffer.size))
-        for view in buffer.views:
-            yield Send(view)

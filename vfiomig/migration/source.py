@@ -20,6 +20,7 @@ from vfiomig.migration.exchange import Finish, Receive, Send, Steps
 from vfiomig.migration.metrics import Metrics, Outcome, Round
 from vfiomig.migration.observer import Guest, IdleGuest, Observer, Unobserved
 from vfiomig.migration.recovery import Recovery
+from vfiomig.migration.sections import SectionWriter
 from vfiomig.migration.side import Ending, MigratingDevice, StateNotes
 from vfiomig.protocol.errors import (
     DriverDiedError,
@@ -27,7 +28,6 @@ from vfiomig.protocol.errors import (
     VfiomigError,
 )
 from vfiomig.protocol.qemu_stream import framing
-from vfiomig.uapi.qemu_stream import QEMU_VM_SECTION_END, QEMU_VM_SECTION_PART
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,14 +80,12 @@ class Source:
         self._states = StateNotes("source", clock, metrics, self._observer)
         self._stopped: list[MigratingDevice] = []  # by us, to run again if it fails
         self._busy_with = ""
-        self._sections = {
-            device.name: number for number, device in enumerate(devices, 1)
-        }
+        self._sections = SectionWriter(devices)
 
     def migrate(self) -> Steps[Ending]:
         """Move all devices; return how it ended, with the source in order again."""
         try:
-            yield from self._send(framing.STREAM_HEAD)
+            yield from self._send(Send(framing.STREAM_HEAD))
             yield from self._set_up()
             yield from self._pre_copy()
             yield from self._stop_and_copy()
@@ -106,8 +104,7 @@ class Source:
             self._busy_with = device.name
             device.client.save_setup()
             self._states.note(device)
-            section = framing.start_section(self._sections[device.name], device.name)
-            yield from self._send(section)
+            yield from self._send(self._sections.start(device))
 
     def _pre_copy(self) -> Steps[None]:
         """Iterate until what is left can be moved within the downtime limit."""
@@ -155,14 +152,15 @@ class Source:
             size = None
             for buffer in device.client.save_iterate():
                 size = buffer.size
-                yield from self._send_part(device, buffer)
+                part = self._sections.part(device, buffer)
+                yield from self._send_buffer(device, buffer, part)
             if size is not None:
                 current.buffers += 1
                 current.device_bytes += size
                 current.is_idle = not size
                 self._metrics.precopy_device_bytes += size
                 return
-            yield from self._send_part(device, None)
+            yield from self._send(self._sections.part(device, None))
         current.is_idle = True
 
     def _leave_pre_copy(self, decision: Decision, look: Look) -> None:
@@ -184,21 +182,20 @@ class Source:
         self._stop_vm()
         for device in self._devices:
             self._busy_with = device.name
-            section = self._sections[device.name]
-            head = framing.section_head(QEMU_VM_SECTION_END, section)
+            head = self._sections.end_head(device)
             for number, buffer in enumerate(device.client.save_complete_precopy()):
                 if number == _BUFFERS_LIMIT:
                     message = (
                         f"{device.name} has no end: {number} buffers while stopped"
                     )
                     raise VendorDriverError(message)
-                yield from self._send_buffer(device, buffer, head)
+                framed = self._sections.buffer(buffer, head=head)
+                yield from self._send_buffer(device, buffer, framed)
                 self._metrics.stop_and_copy_device_bytes += buffer.size
                 head = b""
             self._states.note(device)
-            foot = framing.END_OF_STATE + framing.section_foot(section)
-            yield from self._send(head + foot)
-        yield from self._send(framing.STREAM_END)
+            yield from self._send(Send(head + self._sections.foot(device)))
+        yield from self._send(Send(framing.STREAM_END))
         # A damaged length makes the destination wait for bytes that never come.
         yield Finish()
 
@@ -284,31 +281,17 @@ class Source:
 
     # -- the stream ------------------------------------------------------------------
 
-    def _send_part(self, device: MigratingDevice, buffer: Buffer | None) -> Steps[None]:
-        section = self._sections[device.name]
-        head = framing.section_head(QEMU_VM_SECTION_PART, section)
-        foot = framing.END_OF_STATE + framing.section_foot(section)
-        if buffer is None:
-            yield from self._send(head + framing.data_head(0) + foot)
-        else:
-            yield from self._send_buffer(device, buffer, head, foot)
-
     def _send_buffer(
-        self,
-        device: MigratingDevice,
-        buffer: Buffer,
-        head: bytes = b"",
-        foot: bytes = b"",
+        self, device: MigratingDevice, buffer: Buffer, framed: Send
     ) -> Steps[None]:
-        """Send a buffer with what belongs in front of it and behind, in one step."""
-        head += framing.data_head(buffer.size)
-        yield Send(head, (*buffer.views, foot))
-        self._metrics.stream_bytes += len(head) + buffer.size + len(foot)
+        yield from self._send(framed)
         self._observer.buffer_sent(device.name, buffer.size, self._clock.now)
 
-    def _send(self, data: bytes) -> Steps[None]:
-        self._metrics.stream_bytes += len(data)
-        yield Send(data)
+    def _send(self, step: Send) -> Steps[None]:
+        """Send, and count what went."""
+        size = step.size  # the views are good until the next access
+        yield step
+        self._metrics.stream_bytes += size
 
 
 def _is_over(current: Round) -> bool:

@@ -125,8 +125,8 @@ def sent_by(steps: Steps[Ending]) -> tuple[bytes, Ending]:
         step = next(steps)
         while True:
             assert isinstance(step, Send)
-            stream += step.view
-            step = steps.send(len(step.view))
+            stream += b"".join((step.view, *step.more))
+            step = steps.send(step.size)
     except StopIteration as end:
         return bytes(stream), end.value
 
