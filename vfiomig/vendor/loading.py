@@ -27,8 +27,8 @@ class LoadingSession:
         self._link = self._link_before = 0
         self._complete = False
         self.is_refused = False
-        self._forget_buffer()  # V1-TRANS-26
         model.begin_loading()
+        self._forget_buffer()  # V1-TRANS-26
 
     def take(self, size: int) -> None:
         """Consume the chunk of ``size`` bytes that is in the data section (V1-RES-05).

@@ -224,12 +224,14 @@ class ReferenceDriver:
                 self._end_sessions()
                 self._set_state(DeviceState.ERROR)
             raise
-        self._loading = None
+        # It may be refused the memory that it needs: before anything else is ended.
+        is_resuming = target is DeviceState.RESUMING
+        view = self._section.view
+        self._loading = LoadingSession(self.model, view) if is_resuming else None
         if self._saving is not None and not target.is_saving:
-            self._end_sessions()
-        if target is DeviceState.RESUMING:
-            self._loading = LoadingSession(self.model, self._section.view)
-        elif target.is_saving:
+            self._saving.end()
+            self._saving = None
+        if target.is_saving:
             self._save(running=target.is_running)
         self._set_state(target)
 

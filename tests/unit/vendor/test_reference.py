@@ -38,6 +38,7 @@ from tests.unit.vendor.open_device import (
     refusal,
     saved,
 )
+from vfiomig.vendor.scratchpad import ScratchpadModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -474,6 +475,29 @@ def test_stop_and_copy_is_enough_whatever_was_read_before(
         chunks = device.save(at_most)  # V1-SAVE-08, V1-TRANS-17
         device.state = STOP_AND_COPY
         assert_restores(make, chunks + device.save(), device.snapshot)
+
+
+@saving
+def test_a_session_outlives_a_refusal_of_what_the_next_one_needs(
+    state: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_loading() -> None:
+        raise OSError(errno.ENOMEM, "no memory for a second state")
+
+    model = ScratchpadModel()
+    monkeypatch.setattr(model, "begin_loading", begin_loading)
+    with OpenDevice(model) as device:
+        device.work()
+        device.state = state
+        first = device.save(1)
+
+        def resume() -> None:
+            device.state = RESUMING
+
+        assert refusal(resume) == errno.ENOMEM
+        assert device.state == state
+        device.state = STOP_AND_COPY
+        assert_restores(ScratchpadModel, first + device.save(), device.snapshot)
 
 
 # -- resuming --------------------------------------------------------------------------
