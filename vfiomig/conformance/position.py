@@ -192,8 +192,9 @@ class Position:
             return
         target = moment.value & VFIO_DEVICE_STATE_MASK
         if moment.ok:
-            if self.state is None:
+            if self.state is None:  # which session this is, nobody knows
                 self._enter(None, target)
+                self.has_failed = True
             elif target != self.state:
                 self._enter(self.state, target)
             self.state_before_failure = self.attempted = None

@@ -105,12 +105,13 @@ def _refused_reset(shown: Witness, moment: Moment) -> Broken:
 
 
 def reset_enters_running() -> Remembering:
-    """After a reset device_state reads RUNNING.
+    """After a reset device_state reads RUNNING, whatever it was before.
 
-    Premise: the reset succeeded, and nobody has written to device_state since
-    (V1-RST-02).
+    Premise: the reset succeeded, and nobody has written to device_state since; or one
+    has succeeded before, and the state was valid, with no fault armed (V1-RST-02).
     """
     reset: Witness | None = None
+    before: Witness | None = None  # a reset that succeeded
     ruling: Ruling | None = None
     while True:
         moment = yield ruling
@@ -121,8 +122,29 @@ def reset_enters_running() -> Remembering:
                 reset = None
         elif moment.kind is Kind.RESET:
             reset = witness(moment) if moment.ok else None
+            if reset is None and before is not None:
+                ruling = _refused_elsewhere(before, moment)
+            before = reset or before
         elif moment.kind is Kind.WRITE_DEVICE_STATE or moment.offset < 4:
             reset = None
+
+
+def _refused_elsewhere(before: Witness, moment: Moment) -> Ruling | None:
+    position = moment.position
+    is_valid = position.state is not None and position.state not in _NOT_VALID
+    if not is_valid or position.armed or _is_excused(moment, has_reset=True):
+        return None
+    assert position.state is not None
+    return Broken(
+        expected="the reset succeeds",
+        actual=moment.text,
+        witnesses=(before, witness(moment)),
+        because=(
+            "A is a reset that succeeded;",
+            f"B is one in {state_name(position.state)}, and any state is left by it;",
+            "however, B failed: a contradiction.",
+        ),
+    )
 
 
 def _default(reset: Witness, moment: Moment, value: int) -> Ruling:

@@ -60,6 +60,11 @@ def arcs() -> Iterator[Steps]:
         for target in range(8):
             way = [work(), *way_to(SOURCE, source), *enter(SOURCE, target)]
             yield [*way, step("read_device_state", SOURCE), step("reset", SOURCE)]
+    # One that has succeeded once has to in every state.
+    reset = step("reset", SOURCE)
+    for state in VALID:
+        used = [work(), reset, work(), *way_to(SOURCE, state)]
+        yield [*used, reset, step("read_device_state", SOURCE)]
     # A refused request must leave the session as it was; so must the same state.
     for state in SAVING:
         for asked in (*NEVER_VALID, state):

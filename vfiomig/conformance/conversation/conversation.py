@@ -117,12 +117,12 @@ class Conversation:
         """Reset the device, and compare it with a fresh one."""
         session = self._session(role)
         if not session.device.reset():
-            session.state = None
+            session.lose()
             return
         snapshot = session.device.snapshot()
         session.device.read_register(Register.DEVICE_STATE)
         session.forget()
-        session.state = int(DeviceState.RUNNING)
+        session.state, session.is_lost = int(DeviceState.RUNNING), False
         fresh = self._devices.fresh_snapshot()
         if snapshot is not None and fresh:
             self._bench.was_reset(session, snapshot, fresh)

@@ -66,6 +66,7 @@ class Session:
     has_run_since_save: bool = True
     granted: set[tuple[int | None, int | None]] = field(default_factory=set)  # arcs
     works: list[int] | None = field(default_factory=list)  # None: not all are known
+    is_lost: bool = False  # a reset failed: nobody knows what it has left
 
     @property
     def is_saving(self) -> bool:
@@ -139,7 +140,7 @@ class Session:
         self.has_run_since_save |= self.is_running
         if self.is_resuming:
             self.granted = set()  # what half a stream leaves may be no whole state
-            self.loaded = []
+            self.loaded = None if self.is_lost else []
             self.before_load = snapshot
 
     def mark_refusal(self, state: int, asked: int) -> None:
@@ -182,10 +183,15 @@ class Session:
         self.load_features = set()
         self.damage = self.before_load = None
 
+    def lose(self) -> None:
+        """Follow a reset that failed: what comes now is no evidence of anything."""
+        self.forget()
+        self.state, self.is_lost = None, True
+
     def begin_saving(self, snapshot: str | None) -> None:
         """Follow the write that set SAVING."""
         self.forget()
-        stream = self.stream = Stream()
+        stream = self.stream = Stream(is_tainted=self.is_lost)
         before = {"session before", "reset before", "closed before"}
         stream.features |= before & self.past
         if "session before" in self.past and not self.has_run_since_save:

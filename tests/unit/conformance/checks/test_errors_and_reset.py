@@ -101,11 +101,31 @@ def test_reserved_bits_do_not_count_after_a_reset() -> None:
         "write device_state 0",
         "write device_state 0 -> EIO",
         "write 0x0 1 00",
-        "reset -> EIO",
     ],
 )
 def test_what_came_behind_the_reset_may_have_moved_the_device(between: str) -> None:
     assert rulings(RUNNING, "reset", between, "read device_state -> 0x0") == []
+
+
+@pytest.mark.parametrize("state", [0, 1, 2, 3, 4])
+def test_a_reset_that_works_in_some_states_alone_is_broken(state: int) -> None:
+    lines = ("reset", f"write device_state {state}", "reset -> EBUSY")
+    (found,) = rulings(RUNNING, *lines)
+    assert isinstance(found, Broken)
+    assert [each.index for each in found.witnesses] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("reset -> ENOTTY", "write device_state 2", "reset -> ENOTTY"),
+        ("reset", "fail device_state 5", "reset -> EIO"),
+        ("reset", *INTO_ERROR, "reset -> EIO"),  # V1-RST-01
+        ("reset", "write device_state 2 -> EIO", "reset -> EIO"),
+    ],
+)
+def test_a_reset_that_had_another_reason_to_fail_is_not(lines: tuple[str, ...]) -> None:
+    assert rulings(RUNNING, *lines) == []
 
 
 def test_a_reset_that_failed_owes_no_running() -> None:
