@@ -22,10 +22,11 @@ from vfiomig.conformance.campaign import Plan
 from vfiomig.conformance.catalogue import load_catalogue
 from vfiomig.conformance.conversation.machine import settings_for
 from vfiomig.conformance.conversation.scripts import scripts
+from vfiomig.conformance.effort import EFFORTS
 from vfiomig.conformance.holding import Bench, Generated, Held
 from vfiomig.conformance.museum import Tried, exhibits_named, totals_of, try_all
 from vfiomig.conformance.processes import processes
-from vfiomig.conformance.suite import EFFORTS, run_suite
+from vfiomig.conformance.suite import run_suite
 from vfiomig.conformance.target import load_target
 
 if TYPE_CHECKING:

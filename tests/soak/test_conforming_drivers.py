@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from vfiomig.conformance.effort import EFFORTS
 from vfiomig.conformance.processes import processes
-from vfiomig.conformance.suite import EFFORTS, run_suite_on
+from vfiomig.conformance.suite import run_suite_on
 from vfiomig.vendor import conforming
 
 if TYPE_CHECKING:

@@ -22,7 +22,15 @@ from vfiomig.conformance.catalogue import (
     load_catalogue,
 )
 from vfiomig.conformance.conversation.scripts import scripts
-from vfiomig.conformance.holding import KEEP_SHORT, Bench, Job, Report, Scripted
+from vfiomig.conformance.holding import (
+    KEEP_SHORT,
+    Autopsied,
+    Autopsy,
+    Bench,
+    Job,
+    Report,
+    Scripted,
+)
 from vfiomig.conformance.target import load_target
 from vfiomig.conformance.worker import (
     PATIENCE,
@@ -105,10 +113,27 @@ class Campaign:
                         yield report
             except WorkerEndedError as end:
                 self._deaths[end.died.access] += 1
-                yield end.died
+                yield _examined(bench, end.died)
                 left = _rest(left, end.died)
             else:
                 return
+
+
+def _examined(bench: Bench, died: WorkerDied) -> WorkerDied:
+    """Return a death with what led to it, if that can be had again."""
+    job = Autopsy(died.steps, died.number, died.how)
+    try:
+        for _, report in work(bench, [job], patience=PATIENCE_NO_MORE):
+            if isinstance(report, Autopsied):
+                return dataclasses.replace(
+                    died,
+                    history=report.history,
+                    broken=report.broken,
+                    fatal=report.fatal,
+                )
+    except WorkerEndedError:
+        pass  # it dies of another access each time
+    return died
 
 
 def _rest(job: Job, died: WorkerDied) -> Job | None:

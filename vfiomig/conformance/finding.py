@@ -66,10 +66,11 @@ class RuleResult:
 
 
 def verdict_of(results: Iterable[RuleResult], *, has_died: bool) -> str:
-    """Return the verdict on a driver: ``held``, ``broken`` or ``died``."""
-    if any(result.verdict is Verdict.BROKEN for result in results):
-        return "broken"
-    return "died" if has_died else "held"
+    """Return the verdict on a driver: ``died``, ``broken`` or ``held``, the worst."""
+    if has_died:
+        return "died"
+    is_broken = any(result.verdict is Verdict.BROKEN for result in results)
+    return "broken" if is_broken else "held"
 
 
 def verdict_on(rule: Rule, *, reached: int, finding: Finding | None) -> Verdict:

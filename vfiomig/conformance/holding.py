@@ -7,7 +7,7 @@ to be made short.  Each conversation has fresh devices and fresh checks.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from vfiomig.conformance.appetite import Appetite
@@ -16,7 +16,7 @@ from vfiomig.conformance.conversation.device import opened
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, step
 from vfiomig.conformance.conversation.ticking import Ticking
-from vfiomig.conformance.deadly import DeadlyAccessError, avoiding
+from vfiomig.conformance.deadly import DeadlyAccessError, avoiding, words_of
 from vfiomig.conformance.shortening import Shortened, Shortener, Sought
 from vfiomig.conformance.target import TargetStartError
 from vfiomig.conformance.user_code import defining_line, raising_line
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vfiomig.conformance.judge import Bound
     from vfiomig.conformance.ruling import Broken
     from vfiomig.host.device_ops import TrappedDriver
+    from vfiomig.protocol.history import Record
 
     Steps = tuple[Step, ...]
 
@@ -66,7 +67,20 @@ class Look:
     """Make one driver, and see what it offers a bench."""
 
 
-Job: TypeAlias = Scripted | Generated | Shorten | Look
+@dataclass(frozen=True, slots=True)
+class Autopsy:
+    """Hold a conversation again that ended its worker, up to its deadly access.
+
+    That is the ``number``-th, and not made: it counts as one of which the driver died,
+    by ``error``.
+    """
+
+    steps: Steps
+    number: int
+    error: str
+
+
+Job: TypeAlias = Scripted | Generated | Shorten | Look | Autopsy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +93,15 @@ class Held:
     accesses: int
     moved: int
     died: DriverDiedError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Autopsied:
+    """What led to a death; ``fatal`` rules are broken by it, ``broken`` were before."""
+
+    history: tuple[Record, ...]
+    broken: dict[str, Broken]
+    fatal: dict[str, Broken]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +125,7 @@ class NotStarted:
         return f"{self.where}: {self.why}" if self.where else self.why
 
 
-Report: TypeAlias = Held | Shortened | Members | NotStarted
+Report: TypeAlias = Held | Shortened | Members | NotStarted | Autopsied
 
 
 @dataclass(slots=True, kw_only=True)
@@ -140,6 +163,8 @@ class Bench:
                 yield self._look()
             case Shorten():
                 yield Shortener(self, job.sought).shorten(job.steps)
+            case Autopsy():
+                yield from self._examine(job)
 
     def hold(self, steps: Steps, checks: list[Bound] | None = None) -> Held:
         """Hold one conversation from its steps."""
@@ -174,6 +199,30 @@ class Bench:
             seed_number=job.seed,
         )
         yield from done
+
+    def _examine(self, job: Autopsy) -> Iterator[Autopsied]:
+        """Take a conversation up to its death; nothing where it does not come there."""
+        again, number = self.begin, 0
+
+        def begin(access: str, offset: int, size: int) -> None:
+            nonlocal number
+            number += 1
+            if number == job.number:
+                raise DriverDiedError(words_of(access, offset, size), "", job.error)
+            again(access, offset, size)
+
+        conversation = replace(self, begin=begin).open()
+        try:
+            conversation.perform(job.steps)
+            conversation.close()
+        except DriverDiedError:
+            last = len(conversation.records)
+            rulings = conversation.broken
+            yield Autopsied(
+                history=tuple(conversation.records),
+                broken={rule: ruling for rule, ruling, at in rulings if at < last},
+                fatal={rule: ruling for rule, ruling, at in rulings if at == last},
+            )
 
     def _look(self) -> Members | NotStarted:
         try:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from vfiomig.conformance.effort import EFFORTS
 from vfiomig.conformance.explain import explain
-from vfiomig.conformance.suite import EFFORTS, run_suite
+from vfiomig.conformance.suite import run_suite
 from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final, cast
 from vfiomig.client.mutants import every_client
 from vfiomig.conformance.catalogue import Rule, load_catalogue
 from vfiomig.conformance.driving import judge_user_application
+from vfiomig.conformance.effort import EFFORTS
 from vfiomig.conformance.finding import Death, Outcome, Verdict
-from vfiomig.conformance.suite import EFFORTS, run_suite
+from vfiomig.conformance.suite import run_suite
 from vfiomig.protocol.history import Access
 from vfiomig.vendor.mutants import every_mutant
 
@@ -37,15 +38,11 @@ _LONGEST_DEATH: Final = 200  # characters that are kept of what killed a driver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exhibit:
-    """A mutant: ``target`` is ``package.module:NAME``, ``violates`` rule ids.
-
-    One that ``dies`` is found where the suite says so.
-    """
+    """A mutant: ``target`` is ``package.module:NAME``, ``violates`` rule ids."""
 
     target: str
     party: PartyName
     violates: frozenset[str]
-    dies: bool = False
 
     @property
     def name(self) -> str:
@@ -80,8 +77,8 @@ class Tried:
 
     @property
     def is_found(self) -> bool:
-        """Whether a rule that it says it breaks was found broken, or its death seen."""
-        return bool(self.found_by) or (self.exhibit.dies and bool(self.died))
+        """Whether a rule that it says it breaks was found broken."""
+        return bool(self.found_by)
 
     @property
     def accesses(self) -> int | None:
@@ -165,7 +162,6 @@ def _exhibit(entry: tuple[str, type], party: PartyName) -> Exhibit:
         target=target,
         party=party,
         violates=mutant.__dict__["violates"],
-        dies=mutant.__dict__.get("dies", False),
     )
 
 

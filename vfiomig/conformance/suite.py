@@ -1,8 +1,4 @@
-"""The suite: every rule that can be judged, against one driver.
-
-Effort is counted in conversations, never in seconds: the same seed gives the same
-findings, in one process or in many.
-"""
+"""The suite: every rule that can be judged, against one driver."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from vfiomig.conformance.campaign import Plan, in_turn, spread
 from vfiomig.conformance.catalogue import Rule, driver_rules, load_catalogue
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, token_of
+from vfiomig.conformance.effort import EFFORTS, Effort, planned
 from vfiomig.conformance.finding import (
     Death,
     Finding,
@@ -23,13 +20,11 @@ from vfiomig.conformance.finding import (
     verdict_on,
 )
 from vfiomig.conformance.holding import (
-    Generated,
     Held,
     Job,
     Look,
     Members,
     NotStarted,
-    Scripted,
     Shorten,
 )
 from vfiomig.conformance.shortening import DIED, Shortened, Sought
@@ -43,31 +38,12 @@ if TYPE_CHECKING:
     from vfiomig.conformance.campaign import Done
     from vfiomig.conformance.ruling import Broken
     from vfiomig.host.device_ops import TrappedDriver
+    from vfiomig.protocol.history import Record
 
     Steps = tuple[Step, ...]
     DoJobs: TypeAlias = Callable[[Sequence[Job]], Iterator[Done]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How much is tried: generated conversations, accesses and bytes of data in all.
-
-    Behind the last two, conversations go on, but are kept short.
-    """
-
-    conversations: int
-    accesses: int
-    data: int
-
-
-EFFORTS: Final = {
-    "quick": Effort(conversations=20, accesses=150_000, data=512 << 20),
-    "normal": Effort(conversations=300, accesses=1_000_000, data=2 << 30),
-    "thorough": Effort(conversations=3000, accesses=20_000_000, data=16 << 30),
-}
-
-_BLOCK: Final = 10  # generated conversations in a job
-_SCRIPTS_BLOCK: Final = 24
 _OUTCOMES_LIMIT: Final = 6  # of those that are made short: they have few roots
 _DEATHS_LIMIT: Final = 8  # workers that a driver may take with it
 
@@ -105,7 +81,7 @@ def run_suite(
     Raises:
         TargetStartError: the first driver could not be made.
     """
-    plan, jobs = _planned(effort, range(seed, seed + 1), rules)
+    plan, jobs = planned(effort, range(seed, seed + 1), rules)
     suite = _Suite(plan, rules, watch, lambda jobs: in_turn(make_driver, plan, jobs))
     return suite.run(jobs, effort.conversations)
 
@@ -125,34 +101,11 @@ def run_suite_on(
     With so many ``seeds`` from ``seed`` on, each generates as many conversations, on as
     large a budget, as it would alone; the scripts, which know no seed, are held once.
     """
-    plan, jobs = _planned(effort, range(seed, seed + seeds), rules)
+    plan, jobs = planned(effort, range(seed, seed + seeds), rules)
     suite = _Suite(
         plan, rules, watch, lambda jobs: spread(executor, target, plan, jobs)
     )
     return suite.run(jobs, seeds * effort.conversations)
-
-
-def _planned(
-    effort: Effort, seeds: range, rules: Sequence[Rule] | None
-) -> tuple[Plan, list[Job]]:
-    total = len(scripts())
-    jobs: list[Job] = [
-        Scripted(first, min(first + _SCRIPTS_BLOCK, total))
-        for first in range(0, total, _SCRIPTS_BLOCK)
-    ]
-    blocks = -(-effort.conversations // _BLOCK)
-    of_one_seed = len(jobs) + blocks
-    jobs += [
-        Generated(seed * 1_000_003 + number, _BLOCK)
-        for seed in seeds
-        for number in range(blocks)
-    ]
-    plan = Plan(
-        rules=tuple(rule.id for rule in (load_catalogue() if rules is None else rules)),
-        accesses=effort.accesses // of_one_seed,
-        data=effort.data // of_one_seed,
-    )
-    return plan, jobs
 
 
 class _Suite:
@@ -234,11 +187,32 @@ class _Suite:
         self._watch(progress)
 
     def _bury(self, died: WorkerDied) -> None:
-        self._mourn(died.access, died.how, "", died.steps, died.printed)
+        self._mourn(died.access, died.how, "", died.steps, died.printed, died.history)
+        for rule, broken in (died.broken | died.fatal).items():
+            self.progress.reached.setdefault(rule, 1)
+            self.progress.broken.setdefault(rule, (died.steps, broken))
+        for rule, broken in died.fatal.items():
+            # To make that short would take a worker and its patience at each try.
+            self._shortened.setdefault(
+                rule,
+                Shortened(
+                    sought=Sought(rule=rule),
+                    rule=rule,
+                    steps=died.steps,
+                    broken=broken,
+                    history=died.history,
+                ),
+            )
         self._watch(self.progress)
 
     def _mourn(
-        self, access: str, error: str, where: str, steps: Steps, printed: str = ""
+        self,
+        access: str,
+        error: str,
+        where: str,
+        steps: Steps,
+        printed: str = "",
+        history: tuple[Record, ...] = (),
     ) -> None:
         # Patience wears thin, so one hang may have two texts.
         what = error.partition(" within ")[0]
@@ -254,6 +228,7 @@ class _Suite:
                 steps=steps,
                 printed=printed,
                 token=token_of(DIED, steps),
+                history=history,
             )
         )
 
@@ -277,6 +252,8 @@ class _Suite:
         jobs: list[Shorten] = []
         outcomes: list[Shorten] = []
         for rule, (steps, broken) in self.progress.broken.items():
+            if rule in self._shortened:
+                continue
             sought = Sought(rule=rule, is_outcome=broken.is_outcome)
             (outcomes if broken.is_outcome else jobs).append(Shorten(sought, steps))
         outcomes.sort(key=lambda job: len(job.steps))

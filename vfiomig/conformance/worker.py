@@ -17,7 +17,7 @@ import struct
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from vfiomig.conformance.appetite import limit_heap
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from vfiomig.conformance.holding import Bench, Job, Report
+    from vfiomig.conformance.ruling import Broken
+    from vfiomig.protocol.history import Record
 
 _FORK: Final = multiprocessing.get_context("fork")
 _PAGE_SIZE: Final = 1 << 20
-_LAST: Final = struct.Struct("<Q8sQQ")  # beats, access, offset, size
+_LAST: Final = struct.Struct("<Q8sQQQ")  # beats, access, offset, size, number
 _STEPS_AT: Final = 64
 _LENGTH: Final = struct.Struct("<Q")
 _PRINTED_LIMIT: Final = 4000
@@ -45,12 +47,21 @@ _GLANCE: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDied:
-    """A worker that ended: how, at which access, and behind which steps."""
+    """A worker that ended: how, at which access, and behind which steps.
+
+    ``number`` counts the accesses of the conversation, that one included.  ``history``
+    is that of the conversation, as far as it could be taken again; its last access is
+    the deadly one, by which ``fatal`` rules are broken, and others were before.
+    """
 
     how: str
     access: str
     steps: tuple[Step, ...]
+    number: int = 0
     printed: str = ""
+    history: tuple[Record, ...] = ()
+    broken: dict[str, Broken] = field(default_factory=dict)
+    fatal: dict[str, Broken] = field(default_factory=dict)
 
 
 class _Notice:
@@ -59,11 +70,14 @@ class _Notice:
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, _PAGE_SIZE)
         self._beats = 0
+        self._number = 0
         self._end = 0
 
     def begin(self, access: str, offset: int, size: int) -> None:
         self._beats += 1
-        _LAST.pack_into(self._page, 0, self._beats, access.encode()[:8], offset, size)
+        self._number += 1
+        name = access.encode()[:8]
+        _LAST.pack_into(self._page, 0, self._beats, name, offset, size, self._number)
 
     def told(self, each: Step) -> None:
         line = json.dumps([each.name, *each.arguments]).encode() + b"\n"
@@ -73,16 +87,20 @@ class _Notice:
             self._end += len(line)
             _LENGTH.pack_into(self._page, _LAST.size, self._end)
 
-    def forget_steps(self) -> None:
-        self._end = 0
+    def forget(self) -> None:
+        """Begin another conversation."""
+        self._number = self._end = 0
         _LENGTH.pack_into(self._page, _LAST.size, 0)
 
     def beats(self) -> int:
         return int(_LAST.unpack_from(self._page)[0])
 
     def access(self) -> str:
-        _, name, offset, size = _LAST.unpack_from(self._page)
+        _, name, offset, size, _ = _LAST.unpack_from(self._page)
         return words_of(name.rstrip(b"\0").decode("ascii", "replace"), offset, size)
+
+    def number(self) -> int:
+        return int(_LAST.unpack_from(self._page)[-1])
 
     def steps(self) -> tuple[Step, ...]:
         (length,) = _LENGTH.unpack_from(self._page, _LAST.size)
@@ -167,6 +185,7 @@ def _died(how: str, notice: _Notice, output: int) -> WorkerDied:
         how=how,
         access=notice.access(),
         steps=notice.steps(),
+        number=notice.number(),
         printed=printed.decode("utf-8", "replace"),
     )
 
@@ -223,7 +242,7 @@ def _run(
     gc.freeze()  # what the parent made is nobody's garbage here
     bench.begin = notice.begin
     bench.told = notice.told
-    bench.ended = notice.forget_steps
+    bench.ended = notice.forget
     bench.printed = _Printed(output).since
     for number, job in enumerate(jobs):
         for report in bench.perform(job):

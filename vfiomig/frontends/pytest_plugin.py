@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from vfiomig.conformance.catalogue import load_catalogue
+from vfiomig.conformance.effort import EFFORTS
 from vfiomig.conformance.explain import explain
 from vfiomig.conformance.finding import Finding, RuleResult, Verdict
 from vfiomig.conformance.library import lines_of_death
-from vfiomig.conformance.suite import EFFORTS, run_suite
+from vfiomig.conformance.suite import run_suite
 from vfiomig.conformance.target import TargetStartError
 from vfiomig.conformance.user_code import shown
 

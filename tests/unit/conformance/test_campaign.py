@@ -11,14 +11,16 @@ from tests.unit.conformance.small_drivers import Bare, Framed, bench_for, small
 from vfiomig.conformance.campaign import Campaign, Plan, in_turn
 from vfiomig.conformance.catalogue import load_catalogue
 from vfiomig.conformance.conversation.scripts import scripts
-from vfiomig.conformance.conversation.steps import read_token, token_of
+from vfiomig.conformance.conversation.steps import read_token, step, token_of
+from vfiomig.conformance.effort import Effort
 from vfiomig.conformance.finding import Verdict
 from vfiomig.conformance.holding import KEEP_SHORT, Generated, Held, Job, Scripted
 from vfiomig.conformance.processes import processes
 from vfiomig.conformance.shortening import DIED
-from vfiomig.conformance.suite import Effort, run_suite, run_suite_on
+from vfiomig.conformance.suite import run_suite, run_suite_on
 from vfiomig.conformance.target import TargetStartError, load_target
 from vfiomig.conformance.worker import WorkerDied
+from vfiomig.protocol.history import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +82,29 @@ def test_a_conversation_ends_where_the_deadly_access_would_be() -> None:
     assert isinstance(last, Held)
     assert last.steps == scripts()[2][: len(last.steps)]
     assert last.steps[-1].name == "drain"
+
+
+def test_a_death_that_took_the_worker_has_a_history_and_breaks_its_rule() -> None:
+    def die_of_5(driver: Bare, value: int) -> None:
+        if value == 5:
+            leave()
+        Bare.write_device_state(driver, value)
+
+    asked = step("enter", "source", 5)
+    number = next(n for n, steps in enumerate(scripts()) if asked in steps)
+    (died,) = done(small(write_device_state=die_of_5), Scripted(number, number + 1))
+    assert isinstance(died, WorkerDied)
+    *before, last = [each for each in died.history if isinstance(each, Access)]
+    assert before
+    assert not any(each.died for each in before)
+    assert (last.access, last.offset, last.value, last.died) == (
+        "write",
+        0,
+        "0x5",
+        True,
+    )
+    assert set(died.fatal) == {"v1/device-state/invalid-values-refused"}
+    assert died.broken == {}
 
 
 def test_what_was_ruled_before_the_deadly_access_stands() -> None:

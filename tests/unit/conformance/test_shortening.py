@@ -18,10 +18,11 @@ from tests.unit.conformance.small_drivers import (
 )
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, step, token_of
+from vfiomig.conformance.effort import Effort
 from vfiomig.conformance.finding import Verdict
 from vfiomig.conformance.replaying import read_replay, replay
 from vfiomig.conformance.shortening import DIED, Shortened, Shortener, Sought
-from vfiomig.conformance.suite import Effort, run_suite
+from vfiomig.conformance.suite import run_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vfiomig.conformance.conversation.steps import read_token
-from vfiomig.conformance.suite import Effort, run_suite
+from vfiomig.conformance.effort import Effort
+from vfiomig.conformance.suite import run_suite
 from vfiomig.conformance.target import load_target
 
 if TYPE_CHECKING:

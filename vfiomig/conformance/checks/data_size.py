@@ -298,18 +298,19 @@ def refused_if_impossible(moment: Moment) -> Ruling | None:
     offset = position.load_offset
     start = offset if offset is not None else REGISTERS_SIZE
     room = moment.region.size - start
-    if moment.value <= room or moment.died:
+    if moment.value <= room:
         return None
-    if not moment.ok:
+    if not moment.ok and not moment.died:
         return HELD
+    what = "the driver died of it" if moment.died else "succeeds"
     return Broken(
         expected="an errno, such as EINVAL",
-        actual="success",
+        actual="the driver died" if moment.died else "success",
         witnesses=(witness(moment),),
         because=(
             f"from {start:#x}, where data begins at the earliest, the migration region "
             f"has room for {max(0, room):#x} bytes;",
-            f"however, A says that {moment.value:#x} bytes were written, and succeeds.",
+            f"however, A says that {moment.value:#x} bytes were written, and {what}.",
         ),
     )
 

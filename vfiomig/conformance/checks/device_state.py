@@ -132,16 +132,16 @@ def _refusal(*values: int) -> Remembering:
 def _refused(moment: Moment) -> Ruling | None:
     if moment.errno:
         return HELD
-    if not moment.ok:
+    if not moment.ok and not moment.died:
         return None
     value = _bits(_state_of(moment))
     return Broken(
         expected="an errno, such as EINVAL",
-        actual="success",
+        actual="the driver died" if moment.died else "success",
         witnesses=(witness(moment),),
         because=(
             f"{value} is no state that a user application can ask for",
-            "however, A succeeded",
+            f"however, {'the driver died of A' if moment.died else 'A succeeded'}",
         ),
     )
 

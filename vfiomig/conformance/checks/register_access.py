@@ -211,6 +211,8 @@ def reserved_reads_zero() -> Remembering:
         ruling = None
         if moment.kind is Kind.WRITE_ODD:
             is_spoiled = is_spoiled or _touches_reserved(moment)
+        elif moment.died:
+            ruling = _no_answer(moment)
         elif moment.value is None:
             ruling = refusals.judge(moment)
         elif not moment.value:
@@ -225,6 +227,18 @@ def reserved_reads_zero() -> Remembering:
                     f"however, A has reserved = {moment.value:#x}: a contradiction.",
                 ),
             )
+
+
+def _no_answer(moment: Moment) -> Broken:
+    return Broken(
+        expected="reserved = 0x0",
+        actual="the driver died",
+        witnesses=(witness(moment),),
+        because=(
+            "reserved reads as zero, whatever was done before;",
+            "however, the driver died of A: a contradiction.",
+        ),
+    )
 
 
 def _touches_reserved(moment: Moment) -> bool:

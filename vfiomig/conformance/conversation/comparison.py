@@ -6,6 +6,7 @@ a failed access, the user application's own fault) rules the comparison out.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.conversation import moving
@@ -17,10 +18,11 @@ from vfiomig.conformance.conversation.stream import (
 )
 from vfiomig.conformance.explain import text_of
 from vfiomig.conformance.ruling import Broken, Witness
+from vfiomig.protocol.errors import DriverDiedError
 from vfiomig.protocol.v1.states import DeviceState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from vfiomig.conformance.conversation.damage import Damage
     from vfiomig.conformance.conversation.devices import Devices
@@ -256,6 +258,21 @@ class Comparison:
             expected=f"after the reset the state of a fresh device, {fresh}",
             actual=f"the state is {snapshot}",
         )
+
+    @contextlib.contextmanager
+    def no_harm(self, session: Session) -> Iterator[None]:
+        """Judge a death of work that reaches a device which does not run."""
+        try:
+            yield
+        except DriverDiedError:
+            if session.state is not None and not session.is_running:
+                self.breaks(
+                    "V1-USER-02",
+                    session,
+                    expected="work has no effect, and does no harm",
+                    actual="the driver died of it",
+                )
+            raise
 
     def worked(self, session: Session, *, changed: bool) -> None:
         """Judge work, by whether it shows: it does where the device runs."""

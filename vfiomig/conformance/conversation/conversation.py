@@ -304,7 +304,9 @@ class Conversation:
 
     def work(self, role: str, amount: int) -> None:
         """Let guest traffic reach the device."""
-        self._session(role).work(amount)
+        session = self._session(role)
+        with self._bench.no_harm(session):
+            session.work(amount)
 
     def watch_work(self, role: str, amount: int) -> None:
         """Let guest traffic reach the device, and see what it does to its state."""

@@ -32,7 +32,8 @@ class DeviceUnderTest:
     """A fresh driver behind a device fd.
 
     ``note`` is given each record as soon as it is known; ``begin`` is told of each
-    access before it is made, by name, offset and size.  Failures of the device are
+    access before it is made, by name, offset and size: what it raises instead is as if
+    the driver had.  Failures of the device are
     answers (``None``, ``False``); only its death is an exception, `DriverDiedError`.
     """
 
@@ -70,8 +71,8 @@ class DeviceUnderTest:
         return data if data is not None and len(data) == size else FAILED
 
     def _read(self, offset: int, size: int) -> bytes | None:
-        self._begin("read", offset, size)
         try:
+            self._begin("read", offset, size)
             data = self._fd.pread(size, self._base + offset)
         except OSError as error:
             self._note(Access(self.name, "read", offset, size, "", error.errno or 0))
@@ -88,8 +89,8 @@ class DeviceUnderTest:
         """Write to the region; tell whether the device took it."""
         value = shown(offset, data)
         size = len(data)
-        self._begin("write", offset, size)
         try:
+            self._begin("write", offset, size)
             self._fd.pwrite(data, self._base + offset)
         except OSError as error:
             code = error.errno or 0
@@ -162,8 +163,8 @@ class DeviceUnderTest:
 
     def reset(self) -> bool:
         """VFIO_DEVICE_RESET; tell whether it succeeded."""
-        self._begin("reset", 0, 0)
         try:
+            self._begin("reset", 0, 0)
             self._fd.ioctl(VFIO_DEVICE_RESET())
         except OSError as error:
             self._note(Access(self.name, "reset", errno=error.errno or 0))
@@ -179,10 +180,10 @@ class DeviceUnderTest:
         if not self.is_open:
             return True
         self.is_open = False
-        self._begin("close", 0, 0)
         for mapping in self._mappings.values():
             mapping.close()
         try:
+            self._begin("close", 0, 0)
             self._fd.close()
         except OSError as error:
             self._note(Access(self.name, "close", errno=error.errno or 0))
@@ -203,8 +204,8 @@ class DeviceUnderTest:
     def work(self, amount: int) -> None:
         """Let guest traffic reach the device."""
         if self.bench.work is not None:
-            self._behind("work", self.bench.work, amount)
             self._note(BenchEvent(self.name, "work", amount=amount))
+            self._behind("work", self.bench.work, amount)
 
     def snapshot(self) -> str | None:
         """Return a digest of the state that must migrate; None where none is told."""
@@ -250,8 +251,8 @@ class DeviceUnderTest:
     def _mapping(self, number: int) -> _mmap.mmap | None:
         if number not in self._mappings:
             area = self.areas[number]
-            self._begin("mmap", area.offset, area.size)
             try:
+                self._begin("mmap", area.offset, area.size)
                 mapping = self._fd.mmap(area.size, self._base + area.offset)
             except OSError as error:
                 code = error.errno or 0

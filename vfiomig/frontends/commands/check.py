@@ -11,9 +11,10 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from vfiomig.conformance.effort import EFFORTS
 from vfiomig.conformance.exploring import DEPTH
 from vfiomig.conformance.processes import cores, processes
-from vfiomig.conformance.suite import EFFORTS, run_suite, run_suite_on
+from vfiomig.conformance.suite import run_suite, run_suite_on
 from vfiomig.conformance.target import load_target
 from vfiomig.conformance.user_code import shown
 from vfiomig.frontends.baseline import (
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vfiomig.conformance.catalogue import Rule
+    from vfiomig.conformance.effort import Effort
     from vfiomig.conformance.exploration.coverage import Coverage
     from vfiomig.conformance.finding import Outcome, RuleResult
-    from vfiomig.conformance.suite import Effort
     from vfiomig.conformance.target import Target
 
 _OUTPUT = click.Path(path_type=Path)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from vfiomig.conformance.effort import EFFORTS
 from vfiomig.conformance.processes import cores, processes
-from vfiomig.conformance.suite import EFFORTS
 from vfiomig.frontends.exit_codes import DONE, INTERRUPTED, NOT_AS_EXPECTED
 from vfiomig.frontends.plain_text import quoted
 from vfiomig.frontends.report.mutants_as_json import mutants_as_json

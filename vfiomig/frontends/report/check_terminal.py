@@ -78,10 +78,12 @@ def verdict_line(report: CheckReport) -> str:
     """Return the verdict in one line."""
     counts = Counter(result.verdict for result in report.results)
     begun = "interrupted: " if report.outcome.is_interrupted else ""
-    if report.verdict == "broken":
-        return f"{begun}broken: {_rules(counts[Verdict.BROKEN])}"
+    broken = f"broken: {_rules(counts[Verdict.BROKEN])}"
     if report.verdict == "died":
-        return f"{begun}died: the driver did not live through every conversation"
+        more = f"; {broken}" if counts[Verdict.BROKEN] else ""
+        return f"{begun}died: the driver did not live through every conversation{more}"
+    if report.verdict == "broken":
+        return f"{begun}{broken}"
     if report.stale:
         return f"{begun}held, but the baseline is stale"
     if not counts[Verdict.HELD]:

@@ -4,7 +4,7 @@ Rule 1: a mutant is a class that is called without arguments, with a docstring t
 tells the bug and ``violates``, the ids of the rules that the bug breaks.  All else it
 does as a conforming driver does.
 
-It is found by one of them; one that ``dies`` may be found by its death alone.
+It is found by one of them.
 
 Rule 2: a module named after a section of the rules has mutants of the reference
 driver; those in ``standalone_*`` and in ``published`` are of a driver that shares no

@@ -136,7 +136,6 @@ class HugeSizeExits(MutableDriver):
     """
 
     violates: ClassVar = frozenset({"v1/data-size/refused-if-impossible"})
-    dies: ClassVar = True
 
     def _write_data_size(self, size: int) -> None:
         if self._loading is not None and size >= _SIGNED_INT:

@@ -108,7 +108,6 @@ class InvalidStateHangs(MutableDriver):
     """Looks for a way to 101b and 111b for ever (BUG-CORE-01, moved to v1)."""
 
     violates: ClassVar = frozenset({"v1/device-state/invalid-values-refused"})
-    dies: ClassVar = True
 
     def _write_device_state(self, value: int) -> None:
         steps: Callable[[int], int] = int  # the next step is where one is: no step

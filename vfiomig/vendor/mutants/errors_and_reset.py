@@ -113,7 +113,6 @@ class StrayWorkCrashes(MutableDriver):
     """Raises AttributeError when guest traffic comes in STOP: its queue is gone."""
 
     violates: ClassVar = frozenset({"v1/errors-and-reset/stray-access-harmless"})
-    dies: ClassVar = True
 
     def work(self, amount: int) -> None:
         """Let guest traffic reach the device, queue or none."""

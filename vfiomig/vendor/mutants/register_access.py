@@ -171,7 +171,6 @@ class ReservedIsText(MutableDriver):
     """Answers a read of the reserved field with text; no such answer is bytes."""
 
     violates: ClassVar = frozenset({"v1/register-access/reserved-reads-zero"})
-    dies: ClassVar = True
 
     def read(self, offset: int, size: int) -> bytes:
         """Answer a trapped read, with the bug."""

@@ -298,6 +298,10 @@ class TestRefusedIfImpossible:
         ruling = broken(self.check, *ROOM, f"write data_size {size}")
         assert ruling.actual == "success"
 
+    def test_to_die_is_no_refusal(self) -> None:
+        ruling = broken(self.check, *ROOM, "write data_size 0x2001 -> died")
+        assert ruling.actual == "the driver died"
+
     def test_without_data_offset_the_room_is_all_of_the_data_section(self) -> None:
         room = 0x3000 - 32
         assert say(self.check, *RESUMING, f"write data_size {room}") == []
@@ -307,7 +311,6 @@ class TestRefusedIfImpossible:
         "lines",
         [
             (*ROOM, "write data_size 0x2000"),  # just what fits
-            (*ROOM, "write data_size 0x2001 -> died"),
             (*ROOM, "write 0x1000 8 -> EIO", "write data_size 0x2001"),
             (*BUFFER, "write data_size 0x2001"),
             ("write data_size 0x2001",),

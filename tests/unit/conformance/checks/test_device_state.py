@@ -94,6 +94,8 @@ def test_a_refusal_that_changes_nothing_is_right(check: str, value: str) -> None
 @pytest.mark.parametrize(("check", "value"), REFUSALS)
 def test_a_value_that_nobody_can_ask_for_is_not_taken(check: str, value: str) -> None:
     assert broken(check, f"write device_state {value}").actual == "success"
+    died = broken(check, f"write device_state {value} -> died")
+    assert died.actual == "the driver died"
 
 
 @pytest.mark.parametrize(("check", "value"), REFUSALS)
