@@ -60,6 +60,9 @@ def arcs() -> Iterator[Steps]:
         for target in range(8):
             way = [work(), *way_to(SOURCE, source), *enter(SOURCE, target)]
             yield [*way, step("read_device_state", SOURCE), step("reset", SOURCE)]
+    # Nor is a state that nobody has one with reserved bits beside it.
+    for state in (RUNNING, STOP_AND_COPY):
+        yield [*way_to(SOURCE, state), *enter(SOURCE, 0xD, 0xE, 0xF, 1 << 31 | 5)]
     # One that has succeeded once has to in every state.
     reset = step("reset", SOURCE)
     for state in VALID:

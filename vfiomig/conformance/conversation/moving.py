@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # How a chunk may be moved: by trapped accesses of some widths, or in a mapping.
 WAYS: Final = ("whole", "halves", "bytes", "words", "odd", "sevens", "mapped")
-IMPOSSIBLE_SIZES: Final = ("one too many", "32 bits", "63 bits", "64 bits")
+IMPOSSIBLE_SIZES: Final = ("one too many", "32 bits", "63 bits", "64 bits", "narrow")
 
 _SINGLY: Final = 48  # bytes at the start of a chunk that are moved one by one
 _NARROW: Final = {"bytes": 1, "words": 8, "odd": 3, "sevens": 7}
@@ -121,11 +121,17 @@ def _write_chunk(device: DeviceUnderTest, offset: int, chunk: bytes, how: str) -
 
 
 def give_impossible(device: DeviceUnderTest, chunk: bytes, how: str) -> None:
-    """Write a chunk where it belongs, and a data_size that it cannot have."""
+    """Write a chunk where it belongs, and a data_size that it cannot have.
+
+    ``narrow`` has its value, in half of the register's width.
+    """
     offset = device.read_register(Register.DATA_OFFSET)
     if offset is None or not REGISTERS_SIZE <= offset < device.size:
         return
     device.write(offset, chunk[: device.size - offset])
+    if how == "narrow":
+        device.write(Register.DATA_SIZE.offset, len(chunk).to_bytes(4, "little"))
+        return
     sizes = {
         "one too many": device.size - offset + 1,
         "32 bits": (1 << 32) + len(chunk),
