@@ -227,10 +227,11 @@ class ReferenceDriver:
         # It may be refused the memory that it needs: before anything else is ended.
         is_resuming = target is DeviceState.RESUMING
         view = self._section.view
-        self._loading = LoadingSession(self.model, view) if is_resuming else None
+        begun = LoadingSession(self.model, view) if is_resuming else None
+        self._loading = None
         if self._saving is not None and not target.is_saving:
-            self._saving.end()
-            self._saving = None
+            self._end_sessions()
+        self._loading = begun
         if target.is_saving:
             self._save(running=target.is_running)
         self._set_state(target)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from vfiomig.protocol.v1.states import DeviceState, named_state
+from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 from vfiomig.vendor.mutants.mutable import MutableDriver
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "ErrorReadsAsStop",
     "InvalidStateHangs",
     "InvalidStatesAccepted",
+    "InvalidStatesBesideReservedBits",
     "OpensStopped",
     "PreCopyReadsAsRunning",
     "RunsInError",
@@ -100,6 +102,17 @@ class InvalidStatesAccepted(MutableDriver):
 
     def _write_device_state(self, value: int) -> None:
         if named_state(value) is None and self._state is not DeviceState.ERROR:
+            return
+        super()._write_device_state(value)
+
+
+class InvalidStatesBesideReservedBits(MutableDriver):
+    """Knows 101b to 111b by the whole value: with a reserved bit it says success."""
+
+    violates: ClassVar = frozenset({"v1/device-state/invalid-values-refused"})
+
+    def _write_device_state(self, value: int) -> None:
+        if value > VFIO_DEVICE_STATE_MASK and named_state(value) is None:
             return
         super()._write_device_state(value)
 

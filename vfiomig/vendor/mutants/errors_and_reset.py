@@ -18,6 +18,7 @@ __all__ = [
     "ResetLeavesError",
     "ResetLeavesTheState",
     "ResetMidwayCrashes",
+    "ResetRefusedWhileSaving",
     "StrayWorkCrashes",
 ]
 
@@ -107,6 +108,18 @@ class CloseFailsWhileSaving(MutableDriver):
         super().close()
         if is_busy:
             fail(errno.EBUSY, "a saving session was open")
+
+
+class ResetRefusedWhileSaving(MutableDriver):
+    """Says EBUSY to a reset while a saving session is open, and to no other."""
+
+    violates: ClassVar = frozenset({"v1/errors-and-reset/reset-enters-running"})
+
+    def reset(self) -> None:
+        """Reset, or complain."""
+        if self._saving is not None:
+            fail(errno.EBUSY, "a saving session is open")
+        super().reset()
 
 
 class StrayWorkCrashes(MutableDriver):

@@ -16,6 +16,7 @@ __all__ = [
     "AllRegistersAreRead",
     "AnyWidthIsRead",
     "MappableRegisters",
+    "NarrowSizeIsTaken",
     "NarrowWriteMovesTheState",
     "OddAccessCrashes",
     "OddReadConsumes",
@@ -74,6 +75,18 @@ class NarrowWriteMovesTheState(MutableDriver):
         """Take a trapped write, with the bug."""
         if offset == Register.DEVICE_STATE.offset and len(data) == 1:
             data += bytes(3)
+        super().write(offset, data)
+
+
+class NarrowSizeIsTaken(MutableDriver):
+    """Takes half of data_size for all of it: no chunk is so large."""
+
+    violates: ClassVar = frozenset({"v1/register-access/other-widths-refused"})
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Take a trapped write, with the bug."""
+        if offset == Register.DATA_SIZE.offset and len(data) == 4:
+            data += bytes(4)
         super().write(offset, data)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from vfiomig.vendor.loading import LoadingSession
 from vfiomig.vendor.mutants.mutable import MutableDriver, refuse
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "FirstChunkIsTheLast",
     "GarbageCrashes",
     "LoadsNothing",
+    "RefusalDropsTheLoad",
     "TakesTheChunkTooEarly",
     "WordWritesOnly",
 ]
@@ -101,6 +103,18 @@ class TakesTheChunkTooEarly(MutableDriver):
     def _end_sessions(self) -> None:
         self._end = 0
         super()._end_sessions()
+
+
+class RefusalDropsTheLoad(MutableDriver):
+    """Refuses to go from RESUMING to STOP, and forgets what was loaded."""
+
+    violates: ClassVar = frozenset({"v1/transitions/undrawn-arc-refused-cleanly"})
+
+    def _enter(self, target: DeviceState) -> None:
+        if self._loading is not None and not target.is_running:
+            self._loading = LoadingSession(self.model, self._section.view)
+            refuse("what was loaded has to run first")
+        super()._enter(target)
 
 
 class LoadsNothing(MutableDriver):

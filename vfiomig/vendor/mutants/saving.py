@@ -21,6 +21,7 @@ __all__ = [
     "ReadsOnce",
     "SavesInPreCopyOnly",
     "SecondSaveIsBusy",
+    "SmallRestIsForgotten",
     "WordReadsOnly",
     "WorkIsNotNoted",
 ]
@@ -127,6 +128,23 @@ class BufferLostAtStop(MutableDriver):
     def _save(self, *, running: bool) -> None:
         if self._saving is not None and not running:
             self._saving.pending_bytes()
+        super()._save(running=running)
+
+
+class SmallRestIsForgotten(MutableDriver):
+    """Takes a page that is dirty when the device stops for no page at all."""
+
+    violates: ClassVar = frozenset(
+        {
+            "v1/pending-bytes/zero-in-pre-copy-is-no-end",
+            "v1/saving/stream-restores",
+        }
+    )
+
+    def _save(self, *, running: bool) -> None:
+        dirty = self.scratchpad._memory.dirty
+        if self._saving is not None and not running and dirty.count <= 2:
+            dirty.clear_run(1, dirty.pages - 1)  # the head goes last, and always
         super()._save(running=running)
 
 
