@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.stream import Stream
 
 # How a chunk may be moved: by trapped accesses of some widths, or in a mapping.
-WAYS: Final = ("whole", "halves", "bytes", "words", "odd", "sevens", "mapped")
+WAYS: Final = (
+    "whole",
+    "halves",
+    "bytes",
+    "words",
+    "odd",
+    "sevens",
+    "shifted",
+    "mapped",
+)
 IMPOSSIBLE_SIZES: Final = ("one too many", "32 bits", "63 bits", "64 bits", "narrow")
 
 _SINGLY: Final = 48  # bytes at the start of a chunk that are moved one by one
 _NARROW: Final = {"bytes": 1, "words": 8, "odd": 3, "sevens": 7}
+_SHIFTED: Final = (1, 2, 4, 8, 2, 2, 4, 4, 8, 8)
 _PIECES_LIMIT: Final = 16  # accesses that the rest of it is moved in, about
 _RUBBISH: Final = b"\xa5"
 _BUFFERS_AGAIN: Final = 4096
@@ -29,13 +39,16 @@ _BYTES_AGAIN: Final = 64 << 20
 def widths(size: int, how: str) -> list[int]:
     """Return the widths in which a chunk is moved, few enough for any size.
 
-    ``bytes``, ``words``, ``odd`` and ``sevens`` begin with so narrow pieces.
+    ``bytes``, ``words``, ``odd`` and ``sevens`` begin with so narrow pieces; those of
+    ``shifted`` have the widths of registers, and lie at no multiple of them.
     """
     match how:
         case "whole":
             return [size] if size else []
         case "halves":
             return [half for half in (size // 2, size - size // 2) if half]
+        case "shifted":
+            return _shifted(size)
         case _:
             width = _NARROW[how]
             return _stretch(min(size, _SINGLY), width) + _rest(size - _SINGLY, width)
@@ -44,6 +57,15 @@ def widths(size: int, how: str) -> list[int]:
 def _stretch(size: int, width: int) -> list[int]:
     many, rest = divmod(size, width)
     return [width] * many + [rest] * bool(rest)
+
+
+def _shifted(size: int) -> list[int]:
+    pieces: list[int] = []
+    for width in _SHIFTED:
+        if size:
+            pieces.append(min(width, size))
+            size -= pieces[-1]
+    return pieces + _rest(size, 1)
 
 
 def _rest(size: int, width: int) -> list[int]:

@@ -117,6 +117,12 @@ def interrupted_sessions() -> Iterator[Steps]:
     yield [work(), *save(), *to_running, work(), *save(), *arrive()]
     copied = [work(), *pre_copy(), *save()]
     yield [*copied, *to_running, work(), *pre_copy(), *save(), *arrive()]
+    # What was mapped before a reset is the data section behind it.
+    mapped = [*save(SOURCE, "mapped"), step("reset", SOURCE), work(SOURCE, 7)]
+    yield [work(), *mapped, *save(SOURCE, "mapped"), *arrive(DESTINATION, "mapped")]
+    half = [*enter(DESTINATION, RESUMING), step("load", DESTINATION, "mapped")]
+    begun = [work(), *save(), *half, step("reset", DESTINATION)]
+    yield [*begun, *arrive(DESTINATION, "mapped")]
     yield from _destinations_with_a_past()
 
 
@@ -158,6 +164,10 @@ def _destinations_with_a_past() -> Iterator[Steps]:
         *enter(DESTINATION, RUNNING),
     ]
     yield [*saved, *arrive(), *resaved, *nothing]
+    for how in ("without its start", "without its end", "cut short"):
+        some = step("load_damaged", DESTINATION, how)
+        again = [*enter(DESTINATION, RESUMING), some, *enter(DESTINATION, RUNNING)]
+        yield [*saved, *arrive(), *resaved, *again]
     yield [*saved, *arrive(), *resaved, *arrive()]
 
 
