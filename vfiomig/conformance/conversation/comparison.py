@@ -72,13 +72,14 @@ class Comparison:
         actual: str,
         because: tuple[str, ...] = (),
         is_outcome: bool = False,
+        at: int = 0,
     ) -> None:
-        """Rule that it was broken by the last record."""
+        """Rule that it was broken by the record of that number, the last if none."""
         rule = self._rule_ids.get(origin)
         if rule is None:
             return
-        at = len(self._records)
-        last = self._records[-1]
+        at = at or len(self._records)
+        last = self._records[at - 1]
         broken = Broken(
             expected=expected,
             actual=actual,
@@ -183,6 +184,7 @@ class Comparison:
         is_all = session.load_failed or session.loaded == damage.chunks
         if session.is_armed or not stream.is_evidence or not is_all:
             return
+        at = len(self._records)
         is_undone = session.load_failed and snapshot in session.clean_snapshots
         if snapshot == stream.snapshot or is_undone:
             self._is_told(damage)
@@ -194,8 +196,10 @@ class Comparison:
             self.breaks(
                 damage.origin,
                 session,
-                expected=f"an error, or the source's state: it was {damage.how}",
+                because=(f"what was loaded was {damage.how}{damage.place};",),
+                expected="an error, or the source's state",
                 actual="RUNNING, in another state than the source's",
+                at=at,
             )
 
     def _is_told(self, damage: Damage) -> None:

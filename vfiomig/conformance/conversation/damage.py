@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Final
 
 # How a stream is damaged, and the rule (by origin) that running with it breaks.
@@ -36,6 +37,7 @@ _FLIPPED: Final = (
     "a bit of its head flipped",
     "a bit of its last head flipped",
 )
+_NEVER: Final = repeat(0)
 _SAME_LENGTH: Final = (*_FLIPPED, "foreign")
 
 
@@ -53,6 +55,17 @@ class Damage:
         return self.whole[len(self.chunks) :]
 
     @property
+    def place(self) -> str:
+        """Where the first byte is that differs, where all others are there."""
+        given, true = b"".join(self.chunks), b"".join(self.whole)
+        if len(given) != len(true) or given == true:
+            return ""
+        first = next(
+            n for n, same in enumerate(map(operator.eq, given, true)) if not same
+        )
+        return f", byte {first} of {len(true)}"
+
+    @property
     def origin(self) -> str:
         """The rule that a driver breaks which runs with it, in another state."""
         return _OTHER_RULES.get(self.how, "V1-TRANS-27")
@@ -64,10 +77,14 @@ class Damage:
         device saved behind the true one.  A checksum, a count or a magic number that
         the driver has makes them differ in more than the byte that was hit.
         """
-        saved = b"".join(again)
-        if saved == b"".join(self.chunks):
+        saved, given = b"".join(again), b"".join(self.chunks)
+        true, whole = b"".join(self.whole), b"".join(control)
+        # What is other at each saving, such as a count of migrations, is no state.
+        by_itself = map(operator.ne, true, whole) if len(true) == len(whole) else ()
+        if len(saved) == len(given) and all(
+            map(operator.le, map(operator.ne, saved, given), chain(by_itself, _NEVER))
+        ):
             return True
-        whole = b"".join(control)
         if self.how not in _SAME_LENGTH or len(saved) != len(whole):
             return False
         changed = sum(map(operator.ne, saved, whole))

@@ -261,3 +261,18 @@ def test_damage_behind_an_armed_fault_says_nothing() -> None:
     *before, last = with_damage("empty")
     fault = step("fail", "destination", "data", 5)
     assert origins_broken(Gullible, *before, fault, last) == set()
+
+
+def test_what_is_other_at_each_saving_is_no_evidence() -> None:
+    # The last byte counts migrations; nothing else is other than it was given.
+    counted = Damage("foreign", [b"wxyz\1"], [b"abcd\1"])
+    assert counted.is_state([b"wxyz\2"], [b"abcd\2"])
+    # Here it is a checksum, which the true stream keeps.
+    assert not counted.is_state([b"wxyz\2"], [b"abcd\1"])
+
+
+def test_the_first_byte_that_was_hit_is_named() -> None:
+    assert Damage("a bit flipped", [b"ab", b"xd"], [b"ab", b"cd"]).place == (
+        ", byte 2 of 4"
+    )
+    assert Damage("cut short", [b"a"], [b"ab"]).place == ""
