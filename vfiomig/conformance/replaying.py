@@ -20,7 +20,7 @@ from vfiomig.conformance.catalogue import (
 )
 from vfiomig.conformance.conversation.conversation import Conversation
 from vfiomig.conformance.conversation.damage import DAMAGES, REARRANGEMENTS
-from vfiomig.conformance.conversation.moving import IMPOSSIBLE_SIZES, WAYS
+from vfiomig.conformance.conversation.moving import IMPOSSIBLE_SIZES, UNUSUAL, WAYS
 from vfiomig.conformance.conversation.steps import Step, TokenError, read_token
 from vfiomig.conformance.holding import Bench, Held, Job, Report, Scripted
 from vfiomig.conformance.shortening import DIED, Shortened, Shortener, Sought
@@ -43,7 +43,7 @@ _NO_STEPS: Final = frozenset({"perform", "close"})
 _HIGHEST: Final = {"state": 0xFFFF_FFFF, "offset": 1 << 40, "size": 4096, "code": 4095}
 _HIGHEST_ELSE: Final = (1 << 64) - 1
 _HOW: Final[dict[str, tuple[str, ...]]] = {
-    "load": (*WAYS, "filled"),
+    "load": (*WAYS, *UNUSUAL),
     "load_damaged": DAMAGES + REARRANGEMENTS,
     "announce": IMPOSSIBLE_SIZES,
 }

@@ -25,6 +25,7 @@ WAYS: Final = (
     "shifted",
     "mapped",
 )
+UNUSUAL: Final = ("filled", "interrupted")  # ways to load it whole
 IMPOSSIBLE_SIZES: Final = ("one too many", "32 bits", "63 bits", "64 bits", "narrow")
 
 _SINGLY: Final = 48  # bytes at the start of a chunk that are moved one by one
@@ -114,7 +115,8 @@ def read_buffer(session: Session, bench: Comparison, how: str) -> bytes | None:
 def give_chunk(device: DeviceUnderTest, chunk: bytes, how: str) -> bool:
     """Give a RESUMING device a chunk, by the steps of the header; False if refused.
 
-    ``filled`` puts rubbish in its place before.
+    ``filled`` puts rubbish in its place before; ``interrupted`` makes accesses between
+    data and data_size that owe to change nothing.
     """
     offset = device.read_register(Register.DATA_OFFSET)
     if offset is None or offset < REGISTERS_SIZE:
@@ -123,10 +125,20 @@ def give_chunk(device: DeviceUnderTest, chunk: bytes, how: str) -> bool:
         return False
     if not _write_chunk(device, offset, chunk, how):
         return False
+    if how == "interrupted":
+        _interrupt(device)
     if not device.write_register(Register.DATA_SIZE, len(chunk)):
         return False
     device.window = (offset, len(chunk))
     return True
+
+
+def _interrupt(device: DeviceUnderTest) -> None:
+    narrow = Register.DATA_SIZE.width // 2
+    device.read_register(Register.DEVICE_STATE)
+    device.write_register(Register.RESERVED, 0xFFFF_FFFF)
+    device.read(Register.DATA_SIZE.offset, narrow)
+    device.write(Register.DATA_SIZE.offset, bytes(narrow))
 
 
 def _write_chunk(device: DeviceUnderTest, offset: int, chunk: bytes, how: str) -> bool:
@@ -135,7 +147,7 @@ def _write_chunk(device: DeviceUnderTest, offset: int, chunk: bytes, how: str) -
     if how == "filled" and not device.write(offset, _RUBBISH * len(chunk)):
         return False
     start = 0
-    for width in widths(len(chunk), "whole" if how == "filled" else how):
+    for width in widths(len(chunk), "whole" if how in UNUSUAL else how):
         if not device.write(offset + start, chunk[start : start + width]):
             return False
         start += width

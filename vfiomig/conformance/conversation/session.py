@@ -30,6 +30,7 @@ STRAY_WRITES: Final = {
 # ... and so a way to load.
 _LOADED_AS: Final = {
     "filled": "window filled before",
+    "interrupted": "odd access",
     "mapped": "written through the mapping",
 }
 

@@ -240,5 +240,6 @@ def _spoiled_windows() -> Iterator[Steps]:
     window = step("overwrite_window", DESTINATION)
     run = enter(DESTINATION, RUNNING)
     yield [work(), *save(), *resuming, filled, *run]
+    yield [work(), *save(), *resuming, step("load", DESTINATION, "interrupted"), *run]
     yield [work(), *save(), *resuming, loaded, window, *run]
     yield [work(), *pre_copy(), *save(), *resuming, loaded, window, *run]
