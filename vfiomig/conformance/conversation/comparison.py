@@ -41,6 +41,7 @@ _OF_DESTINATION: Final = {
 _STATE_FACTOR: Final = 256
 _SLACK: Final = 2048
 _BUFFERS_OF_NO_END: Final = 64
+_MANY_BUFFERS: Final = 4096
 
 
 class Comparison:
@@ -154,8 +155,9 @@ class Comparison:
         if not is_equal and self._changes_by_itself(session, snapshot):
             return
         if not is_equal:
+            # It may refuse what comes late (V1-TRANS-28), but not run with half of it.
             self.breaks(
-                rule_for(features),
+                rule_for(features - {"late data"}),
                 session,
                 is_outcome=True,
                 because=_story(whole, features),
@@ -336,6 +338,13 @@ class Comparison:
             return False
         self.saved(session, has_ended=False)
         return True
+
+    def went_on(self, session: Session, buffers: int) -> None:
+        """Rule that a stopped device has no end that gave more buffers than bits."""
+        state = session.device.snapshot_size
+        is_told = state is not None and not session.is_running
+        if is_told and buffers >= _MANY_BUFFERS and buffers > 8 * (state or 0):
+            self.saved(session, has_ended=False)
 
     def saved(self, session: Session, *, has_ended: bool) -> None:
         """Judge whether a stopped device came to an end."""

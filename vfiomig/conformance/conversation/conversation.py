@@ -223,6 +223,7 @@ class Conversation:
             is_enough = empty > _EMPTY_LIMIT or self.moved > self.bytes_limit
             if is_enough or self._bench.has_no_end(session):
                 return
+        self._bench.went_on(session, buffers)
 
     def drain(self, role: str, how: str = "whole") -> None:
         """Save all that is left, up to a bound."""

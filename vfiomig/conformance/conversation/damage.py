@@ -79,6 +79,8 @@ class Damage:
         """
         saved, given = b"".join(again), b"".join(self.chunks)
         true, whole = b"".join(self.whole), b"".join(control)
+        if sorted(again) == sorted(self.chunks):  # in whatever order it likes
+            return True
         # What is other at each saving, such as a count of migrations, is no state.
         by_itself = map(operator.ne, true, whole) if len(true) == len(whole) else ()
         if len(saved) == len(given) and all(
@@ -94,7 +96,7 @@ class Damage:
 def damaged(chunks: list[bytes], how: str, place: int) -> Damage | None:
     """Return a damaged stream; None where it cannot be made, or is the same.
 
-    ``place`` chooses which byte or chunk it hits.
+    ``place`` chooses which byte or chunk it hits, or how many more chunks are missing.
     """
     filled = [chunk for chunk in chunks if chunk]
     if not filled:
@@ -109,7 +111,7 @@ def _damaged(chunks: list[bytes], how: str, place: int) -> list[bytes] | None:
         case "empty":
             return []
         case "without its end":
-            return chunks[:-1]
+            return chunks[: -1 - place] or chunks[:-1]
         case "without its start":
             return chunks[1:]
         case "cut short":

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from vfiomig.conformance.conversation.passages import Steps
 
-_PLACES_OF_A_BIT = (0, 77, 1013, 40009)
+_PLACES = {"a bit flipped": (0, 77, 1013, 40009), "without its end": (0, 1, 2, 4, 8)}
 _HEADS = ("a bit of its head flipped", "a bit of its last head flipped")
 _HEAD_SIZE = 24  # bytes: room for a magic number, a version, a count, a checksum
 
@@ -67,6 +67,11 @@ def round_trips() -> Iterator[Steps]:
     yield [*there, *onward, *arrive(THIRD)]
     back = [work(SOURCE, 2), *save(), *arrive(DESTINATION)]
     yield [*there, *onward, *arrive(SOURCE), *back]
+    # A device that has resumed stops as any other.
+    for state in (STOP, STOP_AND_COPY):
+        snapshot = step("snapshot", DESTINATION)
+        looked = [snapshot, work(DESTINATION, 5), snapshot]
+        yield [*there, work(DESTINATION, 4), *enter(DESTINATION, state), *looked]
     # At once, with no work between: nothing is dirty but what was loaded.
     yield [*there, *save(DESTINATION), *arrive(THIRD)]
     yield [*there, *pre_copy(DESTINATION), *save(DESTINATION), *arrive(THIRD)]
@@ -87,6 +92,8 @@ def round_trips() -> Iterator[Steps]:
     # Many small rounds: chunk counts beyond 256 where chunks are that small.
     busy = [step("iterate", SOURCE, 40), work(SOURCE, 9)] * 12
     yield [*begun, *busy, *save(), *arrive()]
+    rounds = [step("drain", SOURCE), work(SOURCE, 20)] * 24
+    yield [*begun, *rounds, *save(), *arrive()]
 
 
 def interrupted_sessions() -> Iterator[Steps]:
@@ -108,10 +115,16 @@ def interrupted_sessions() -> Iterator[Steps]:
         yield [*copying, *save(), *arrive()]
         for begun in (copying, stopped):
             yield [*begun, *to_running, *save(), *arrive()]
+            yield [*begun, *to_running, work(SOURCE, 3), *save(), *arrive()]
             yield [*begun, *to_running, work(), *pre_copy(), *save(), *arrive()]
             yield [*begun, step("reset", SOURCE), work(), *save(), *arrive()]
             yield [*begun, step("reopen", SOURCE), work(), *save(), *arrive()]
         yield [*stopped, *enter(SOURCE, STOP), *save(), *arrive()]
+    # Much was taken before a reset, and hardly anything has happened since.
+    for amount in (0, 1):
+        taken = [work(), *enter(SOURCE, PRE_COPY), step("iterate", SOURCE, 9)]
+        fresh = [step("reset", SOURCE), work(SOURCE, amount)]
+        yield [*taken, *fresh, *save(), *arrive()]
     # Save twice; the same from STOP to STOP.
     yield [work(), *save(), *enter(SOURCE, STOP), *save(), *arrive()]
     yield [work(), *save(), *to_running, work(), *save(), *arrive()]
@@ -200,7 +213,7 @@ def damaged_streams() -> Iterator[Steps]:
     resuming = enter(DESTINATION, RESUMING)
     for before in (save(), [*pre_copy(), *save()]):
         for damage in (*DAMAGES, *REARRANGEMENTS):
-            places = _PLACES_OF_A_BIT if damage == "a bit flipped" else (0,)
+            places = _PLACES.get(damage, (0,))
             for place in places:
                 bad = step("load_damaged", DESTINATION, damage, place)
                 yield [work(), *before, *resuming, bad, *tried]
