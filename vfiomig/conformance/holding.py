@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     Steps = tuple[Step, ...]
 
 
+STATE_OF_A_JOB: Final = 1 << 30
+
 # How a conversation begins for which the budget has nothing left.
 KEEP_SHORT: Final = step("keep_short")
 
@@ -133,7 +135,9 @@ class Bench:
     """What conversations are held with; accesses that are ``deadly`` end them.
 
     ``bytes_left`` and ``accesses_left`` are its budget: behind it conversations are
-    kept short.  ``printed`` returns what the driver has printed since it was asked.
+    kept short.  ``state_left`` are bytes of state that devices may be opened with:
+    behind it a job is over, for with a large state that alone takes long.  ``printed``
+    returns what the driver has printed since it was asked.
     """
 
     make_driver: Callable[[], TrappedDriver]
@@ -141,6 +145,8 @@ class Bench:
     rule_ids: Mapping[str, str]
     bytes_left: int
     accesses_left: int = 1 << 30
+    state_left: int = STATE_OF_A_JOB
+    state_size: int = 0
     deadly: frozenset[str] = frozenset()
     ticking: Ticking = field(default_factory=Ticking)
     appetite: Appetite = field(default_factory=Appetite)
@@ -155,7 +161,7 @@ class Bench:
             case Scripted(first, end):
                 for steps in scripts()[first:end]:
                     yield self.hold(steps)
-                    if self.appetite.is_told:
+                    if self.appetite.is_told or self.state_left <= 0:
                         return  # it would only go on
             case Generated():
                 yield from self._generate(job)
@@ -191,10 +197,17 @@ class Bench:
 
         class Collecting(_Holder):
             def finish(self) -> None:
-                done.append(self.end())
+                held = self.end()
+                if held.steps:
+                    done.append(held)
+
+        def begin() -> Collecting:
+            holder = Collecting(self, None)
+            holder.is_over = self.state_left <= 0
+            return holder
 
         converse(
-            lambda: Collecting(self, None),
+            begin,
             conversations=job.conversations,
             seed_number=job.seed,
         )
@@ -250,6 +263,9 @@ class Bench:
         """Count what a conversation cost."""
         self.bytes_left -= conversation.moved
         self.accesses_left -= len(conversation.records)
+        opened, state_size = conversation.measured()
+        self.state_size = max(self.state_size, state_size)
+        self.state_left -= opened * self.state_size
 
 
 class _Holder:

@@ -70,6 +70,10 @@ class Conversation:
         self.buffers_limit = BUFFERS_LIMIT
         self.moved = 0  # bytes of data
 
+    def measured(self) -> tuple[int, int]:
+        """Return how many devices were opened, and the bytes of state of one."""
+        return self._devices.opened, self._devices.state_size
+
     @property
     def kept(self) -> set[str]:
         """The rules whose premise came true, and that were kept."""
@@ -85,10 +89,7 @@ class Conversation:
         self._devices.close()
 
     def keep_short(self) -> None:
-        """From now on move little data: the budget of the suite is spent.
-
-        A state that is large takes longer to look at than to talk about.
-        """
+        """From now on move and look at little: the budget of the suite is spent."""
         self.bytes_limit, self.buffers_limit = _LEAST_BYTES, _LEAST_BUFFERS
         self._devices.is_frugal = True
 

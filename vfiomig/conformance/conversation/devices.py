@@ -42,8 +42,9 @@ class Devices:
         self._begin = begin
         self._judge = Judge(checks, {})
         self._sessions: dict[str, Session] = {}
-        self._objects = 0
+        self.opened = 0
         self.is_frugal = False
+        self.state_size = 0  # bytes, of the largest snapshot of those that were closed
         self._fresh: set[str | None] = set()  # snapshots of devices just opened
         self.records: list[Record] = []
         self.broken: list[tuple[str, Broken, int]] = []
@@ -56,8 +57,8 @@ class Devices:
     def session(self, role: str) -> Session:
         """Return the session of a role; its device is opened if there is none."""
         if role not in self._sessions:
-            self._objects += 1
-            name = role if self._objects == 1 else f"{role}-{self._objects}"
+            self.opened += 1
+            name = role if self.opened == 1 else f"{role}-{self.opened}"
             device = opened(self._make_driver, name, self._note, self._begin)
             for rule, broken in self._judge.open(name, device.shape):
                 self.broken.append((rule, broken, len(self.records)))
@@ -70,17 +71,21 @@ class Devices:
     def let_go(self, role: str) -> bool | None:
         """Close the device of a role; tell if that succeeded, None if there is none."""
         session = self._sessions.pop(role, None)
-        return None if session is None else session.device.close()
+        if session is None:
+            return None
+        self._measure(session)
+        return session.device.close()
 
     def close(self) -> None:
         """Close all devices."""
         for session in self._sessions.values():
+            self._measure(session)
             session.device.close()
         self._judge.close()
 
     def fresh_snapshot(self) -> str:
         """Return the state of all fresh devices; empty where they differ."""
-        if self._objects == 1:
+        if self.opened == 1:
             self.with_control(lambda _: None)
         return next(iter(self._fresh)) or "" if len(self._fresh) == 1 else ""
 
@@ -105,6 +110,10 @@ class Devices:
         answer = act(self.session(_CONTROL).device)
         self.let_go(_CONTROL)
         return answer
+
+    def _measure(self, session: Session) -> None:
+        size = session.device.snapshot_size or 0
+        self.state_size = max(self.state_size, size)
 
     def _note(self, record: Record) -> None:
         self.records.append(record)
