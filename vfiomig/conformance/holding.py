@@ -263,7 +263,7 @@ class Bench:
         """Count what a conversation cost."""
         self.bytes_left -= conversation.moved
         self.accesses_left -= len(conversation.records)
-        opened, state_size = conversation.measured()
+        opened, state_size = conversation.measured
         self.state_size = max(self.state_size, state_size)
         self.state_left -= opened * self.state_size
 

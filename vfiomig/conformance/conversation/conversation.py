@@ -38,8 +38,7 @@ _Answer = TypeVar("_Answer")
 
 BUFFERS_LIMIT: Final = 4096
 BYTES_LIMIT: Final = 256 << 20
-_LEAST_BUFFERS: Final = 64
-_LEAST_BYTES: Final = 64 << 10
+_LEAST: Final = (64 << 10, 64)  # bytes, buffers
 
 _EMPTY_LIMIT: Final = 2 * EMPTY_BUFFERS_LIMIT  # V1-SIZE-03 was judged by then
 
@@ -70,8 +69,9 @@ class Conversation:
         self.buffers_limit = BUFFERS_LIMIT
         self.moved = 0  # bytes of data
 
+    @property
     def measured(self) -> tuple[int, int]:
-        """Return how many devices were opened, and the bytes of state of one."""
+        """How many devices were opened, and the bytes of state of one."""
         return self._devices.opened, self._devices.state_size
 
     @property
@@ -90,7 +90,7 @@ class Conversation:
 
     def keep_short(self) -> None:
         """From now on move and look at little: the budget of the suite is spent."""
-        self.bytes_limit, self.buffers_limit = _LEAST_BYTES, _LEAST_BUFFERS
+        self.bytes_limit, self.buffers_limit = _LEAST
         self._devices.is_frugal = True
 
     # -- steps: device_state -----------------------------------------------------------
