@@ -103,7 +103,11 @@ def _simpler(each: Step) -> Iterator[Steps]:
         case "drain", _:
             for buffers in _STRETCHES:
                 yield (step("iterate", role, buffers, "whole"),)
+        case "load_damaged", _:  # it may be no matter of the damage
+            yield (step("load", role, "whole"),)
         case "iterate", [int(buffers), *how]:
+            if how not in ([], ["whole"]):
+                yield (step("iterate", role, buffers, "whole"),)
             for fewer in _STRETCHES:
                 if fewer < buffers:
                     yield (step("iterate", role, fewer, *how),)
