@@ -23,7 +23,7 @@ def never_asleep(bound: Bound) -> Bound:
 def conversations(target: str) -> list[list[Record]]:
     make_driver = load_target(target).make_driver
     held = []
-    for steps in scripts()[::4]:
+    for steps in scripts()[::11]:
         conversation = Conversation(make_driver, (), rule_ids={})
         conversation.perform(steps)
         conversation.close()

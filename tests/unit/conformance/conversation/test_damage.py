@@ -221,7 +221,7 @@ class Salted(Bare):
 
 
 def test_damage_in_a_stream_that_differs_each_time_proves_nothing() -> None:
-    places = range(0, 4 * BLOCK * 8, 3)
+    places = range(5, 4 * BLOCK * 8, 11)
     found = [origins_broken(Salted, *with_damage("a bit flipped", p)) for p in places]
     assert set().union(*found) == set()
 
