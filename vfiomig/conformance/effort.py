@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Effort:
     """How much is tried: generated conversations, accesses and bytes of data in all.
 
-    Behind the last two, conversations go on, but are kept short.
+    Behind the last two, conversations go on, but are kept short; with a large state a
+    job ends early (see `holding.Bench`).
     """
 
     conversations: int

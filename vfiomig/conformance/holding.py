@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Steps = tuple[Step, ...]
 
 
-STATE_OF_A_JOB: Final = 1 << 30
+_STATE_OF_A_JOB: Final = 1 << 30  # bytes, about 5 conversations with 64 MiB of state
 
 # How a conversation begins for which the budget has nothing left.
 KEEP_SHORT: Final = step("keep_short")
@@ -145,7 +145,7 @@ class Bench:
     rule_ids: Mapping[str, str]
     bytes_left: int
     accesses_left: int = 1 << 30
-    state_left: int = STATE_OF_A_JOB
+    state_left: int = _STATE_OF_A_JOB
     state_size: int = 0
     deadly: frozenset[str] = frozenset()
     ticking: Ticking = field(default_factory=Ticking)

@@ -169,9 +169,9 @@ class _Checks:
         """Return those that each device has for itself."""
         return self._free.pop() if self._free else _Asking(self._own)
 
-    def across_devices(self) -> _Asking:
-        """Return those that see all devices of a history."""
-        return _Asking(self._across)
+    def across_devices(self) -> _Asking | None:
+        """Return those that see all devices of a history, if there are any."""
+        return _Asking(self._across) if any(self._across.values()) else None
 
     def give_back(self, asking: _Asking) -> None:
         """Take back those of a device that is done with."""
@@ -242,6 +242,7 @@ class Judge:
 
     def _see(self, device: _Device, moment: Moment) -> list[tuple[str, Broken]]:
         broken = device.asking.ask(moment, self.kept)
-        broken += self._across.ask(moment, self.kept)
+        if self._across is not None:
+            broken += self._across.ask(moment, self.kept)
         device.position.follow(moment)
         return broken

@@ -127,18 +127,16 @@ def other_widths_change_nothing() -> Remembering:
         is_odd = moment.kind in _ODD and moment.size > 0 and not moment.unseen
         ruling = standing.follow(moment, is_suspect=is_odd)
         if is_odd and moment.died:
-            ruling = _crash(moment)
+            why = "an access of a width that no register has owes to change nothing;"
+            ruling = _crash(moment, "an error, and the driver lives", why)
 
 
-def _crash(moment: Moment) -> Broken:
+def _crash(moment: Moment, expected: str, because: str) -> Broken:
     return Broken(
-        expected="an error, and the driver lives",
+        expected=expected,
         actual=moment.text,
         witnesses=(witness(moment),),
-        because=(
-            "an access of a width that no register has owes to change nothing;",
-            "however, the driver died of A: a contradiction.",
-        ),
+        because=(because, "however, the driver died of A: a contradiction."),
     )
 
 
@@ -212,7 +210,8 @@ def reserved_reads_zero() -> Remembering:
         if moment.kind is Kind.WRITE_ODD:
             is_spoiled = is_spoiled or _touches_reserved(moment)
         elif moment.died:
-            ruling = _no_answer(moment)
+            why = "reserved reads as zero, whatever was done before;"
+            ruling = _crash(moment, "reserved = 0x0", why)
         elif moment.value is None:
             ruling = refusals.judge(moment)
         elif not moment.value:
@@ -227,18 +226,6 @@ def reserved_reads_zero() -> Remembering:
                     f"however, A has reserved = {moment.value:#x}: a contradiction.",
                 ),
             )
-
-
-def _no_answer(moment: Moment) -> Broken:
-    return Broken(
-        expected="reserved = 0x0",
-        actual="the driver died",
-        witnesses=(witness(moment),),
-        because=(
-            "reserved reads as zero, whatever was done before;",
-            "however, the driver died of A: a contradiction.",
-        ),
-    )
 
 
 def _touches_reserved(moment: Moment) -> bool:

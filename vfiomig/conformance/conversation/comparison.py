@@ -342,8 +342,9 @@ class Comparison:
     def went_on(self, session: Session, buffers: int) -> None:
         """Rule that a stopped device has no end that gave more buffers than bits."""
         state = session.device.snapshot_size
-        is_told = state is not None and not session.is_running
-        if is_told and buffers >= _MANY_BUFFERS and buffers > 8 * (state or 0):
+        if state is None or session.is_running:
+            return
+        if buffers >= _MANY_BUFFERS and buffers > 8 * state:
             self.saved(session, has_ended=False)
 
     def saved(self, session: Session, *, has_ended: bool) -> None:

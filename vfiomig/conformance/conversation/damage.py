@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Final
 
+# A bit of the first chunk, or of the last, where a head may be.
+HEADS: Final = ("a bit of its head flipped", "a bit of its last head flipped")
+_FLIPPED: Final = ("a bit flipped", *HEADS)
+
 # How a stream is damaged, and the rule (by origin) that running with it breaks.
 DAMAGES: Final = (
     "empty",
     "without its end",
     "without its start",
     "cut short",
-    "a bit flipped",
-    "a bit of its head flipped",
-    "a bit of its last head flipped",
+    *_FLIPPED,
     "foreign",
 )
 
@@ -32,11 +34,6 @@ _OTHER_RULES: Final = {
     "foreign": "V1-RES-08",
     **dict.fromkeys(REARRANGEMENTS, "V1-RES-04"),
 }
-_FLIPPED: Final = (
-    "a bit flipped",
-    "a bit of its head flipped",
-    "a bit of its last head flipped",
-)
 _NEVER: Final = repeat(0)
 _SAME_LENGTH: Final = (*_FLIPPED, "foreign")
 

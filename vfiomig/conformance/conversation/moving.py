@@ -257,7 +257,9 @@ def took_as_state(
     if not _resume(control, true.chunks) or control.snapshot() != true.snapshot:
         return True
     whole = _save_again(control)
+    if whole is None:
+        return False
     control.write_register(Register.DEVICE_STATE, DeviceState.RUNNING)
-    if whole is None or whole != _save_again(control):
-        return whole is not None
+    if whole != _save_again(control):
+        return True
     return again is not None and damage.is_state(again, whole)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vfiomig.conformance.conversation.damage import DAMAGES, REARRANGEMENTS
+from vfiomig.conformance.conversation.damage import DAMAGES, HEADS, REARRANGEMENTS
 from vfiomig.conformance.conversation.moving import IMPOSSIBLE_SIZES, WAYS
 from vfiomig.conformance.conversation.passages import (
     DESTINATION,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from vfiomig.conformance.conversation.passages import Steps
 
 _PLACES = {"a bit flipped": (0, 77, 1013, 40009), "without its end": (0, 1, 2, 4, 8)}
-_HEADS = ("a bit of its head flipped", "a bit of its last head flipped")
 _HEAD_SIZE = 24  # bytes: room for a magic number, a version, a count, a checksum
 
 
@@ -235,7 +234,7 @@ def _damaged_heads() -> Iterator[Steps]:
 
     What a destination believes of a head decides what it does with the rest.
     """
-    for how in _HEADS:
+    for how in HEADS:
         for bit in (0, 5):
             attempts: Steps = []
             for place in range(_HEAD_SIZE):

@@ -348,10 +348,12 @@ def digests_of_checks(judge: WatchedJudge, name: str) -> dict[str, bytes]:
     plain = _Plain(name, position)
     now = position.buffer.index if position.buffer is not None else None
     known = (position.session, now, position)
-    memories: dict[str, object] = dict(judge.memories(name))
-    digests = {rule: plain.digest((*known, each)) for rule, each in memories.items()}
-    for rule in judge.rules:
-        if rule.startswith(_COMPARING):  # even where they have not begun
-            memory = (*known, position.shown, memories.get(rule))
-            digests[rule] = plain.digest(memory)
-    return digests
+    # Those that compare depend on what was shown even where they have not begun.
+    comparing = {rule for rule in judge.rules if rule.startswith(_COMPARING)}
+    memories = dict.fromkeys(comparing) | dict(judge.memories(name))
+    return {
+        rule: plain.digest(
+            (*known, position.shown if rule in comparing else None, memory)
+        )
+        for rule, memory in memories.items()
+    }

@@ -379,6 +379,11 @@ def test_odd_writes_beside_reserved_excuse_nothing(odd: str) -> None:
     assert len(broken(ZERO, odd, "read reserved -> 0x1")) == 1
 
 
+def test_a_driver_that_dies_of_a_read_of_reserved_answers_no_zero() -> None:
+    (found,) = broken(ZERO, "read reserved -> died")
+    assert found.actual == "read reserved -> died"
+
+
 # V1-ACC-08
 
 
