@@ -234,7 +234,7 @@ class Conversation:
 
     def load(self, role: str, how: str = "whole") -> None:
         """Load the last whole stream; ``filled`` puts rubbish in its place before."""
-        if self._stream is not None:
+        if self._stream is not None and self.moved <= 2 * self.bytes_limit:
             self._load(self._session(role), self._stream.chunks, how)
 
     def load_damaged(self, role: str, how: str, place: int = 0) -> None:
