@@ -28,6 +28,7 @@ MACHINES = "Only migration joins devices and machines"
 SIBLINGS = "Siblings are acyclic"
 TEST_TOOLS = "pytest and hypothesis stay out of the simulator"
 PLUGIN = "Only the plugin knows pytest"
+SERVE = "Whoever serves a device is handed it"
 
 # (contract, the file that breaks it, what it says, how the report names the breach)
 PLANTED = (
@@ -103,6 +104,12 @@ PLANTED = (
         "client/planted_pytest.py",
         "import pytest",
         "vfiomig.client.planted_pytest -> pytest ",
+    ),
+    (
+        SERVE,
+        "serve/planted_vendor.py",
+        "import vfiomig.vendor",
+        "vfiomig.serve.planted_vendor -> vfiomig.vendor ",
     ),
     (
         PLUGIN,

@@ -5,64 +5,42 @@ kernel does not decode the migration region, so neither does this file; judging 
 the suite's.
 
 Rule 2: what a driver raises reaches the user application as an errno.  What has no
-errno kills the driver: `DriverDiedError`, with the access and the line of its source.
+errno kills the driver: see `driver_death`.
+
+Rule 3: an ioctl is one thing, whoever calls: `DeviceFd.ioctl` for a structure of this
+process, `DeviceFd.user_ioctl` for a pointer into the memory of any other.
+
+The PCI part is made when it is first asked for, since most conversations of the suite
+never do; at once for a driver that wants to know its bus.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import inspect
 import mmap as _mmap
 import os
-from ctypes import sizeof
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from vfiomig.host import device_info
+from vfiomig.host.device_info import MINIMUM, argsz_of
+from vfiomig.host.driver_death import answer_of, reraise
+from vfiomig.host.pci_function import NO_BAR, PciFunction
 from vfiomig.host.region import (
     MIGRATION_INDEX,
-    NUM_REGIONS,
     OFFSET_MASK,
     OFFSET_SHIFT,
-    absent_region_info,
     migration_region_info,
 )
-from vfiomig.protocol.errors import DriverDiedError, class_of
-from vfiomig.uapi.ioctl import (
-    VFIO_DEVICE_GET_INFO,
-    VFIO_DEVICE_GET_IRQ_INFO,
-    VFIO_DEVICE_GET_REGION_INFO,
-    VFIO_DEVICE_RESET,
-)
-from vfiomig.uapi.vfio import (
-    VFIO_DEVICE_FLAGS_PCI,
-    VFIO_DEVICE_FLAGS_RESET,
-    VFIO_PCI_NUM_IRQS,
-    VFIO_PCI_VGA_REGION_INDEX,
-    vfio_device_info,
-    vfio_irq_info,
-    vfio_region_info,
-)
+from vfiomig.uapi.pci import PCI_STD_NUM_BARS
+from vfiomig.uapi.vfio import VFIO_PCI_CONFIG_REGION_INDEX, vfio_irq_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vfiomig.host.device_ops import TrappedDriver
-    from vfiomig.protocol.region import MigrationRegion
-
-# The numbers once: an ioctl compares with each of them.
-_GET_INFO: Final = VFIO_DEVICE_GET_INFO()
-_GET_REGION_INFO: Final = VFIO_DEVICE_GET_REGION_INFO()
-_GET_IRQ_INFO: Final = VFIO_DEVICE_GET_IRQ_INFO()
-_RESET: Final = VFIO_DEVICE_RESET()
-
-_REGION_INFO_SIZE: Final = sizeof(vfio_region_info)
-_INDEX: Final = slice(vfio_region_info.index.offset, vfio_region_info.cap_offset.offset)
-_CAP_OFFSET: Final = slice(
-    vfio_region_info.cap_offset.offset, vfio_region_info.size.offset
-)
-
-# The part of vfio_device_info that the first kernels had: up to num_irqs.
-_DEVICE_INFO_MIN: Final = vfio_device_info.cap_offset.offset
+    from vfiomig.host.pci import Bar, Dma
+    from vfiomig.host.user_process import UserProcess
+    from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
 
 
 class DeviceFd:
@@ -70,50 +48,64 @@ class DeviceFd:
 
     It answers the calls that a file descriptor of /dev/vfio answers, with the errnos
     of the kernel.  ``on_close`` is called once, after the driver's ``close``.
+    ``dma`` is the memory that the device can reach; without one it reaches none.
+
+    Raises what the driver raises when it is told its bus: OSError, `DriverDiedError`.
     """
 
     def __init__(
-        self, driver: TrappedDriver, *, on_close: Callable[[], None] | None = None
+        self,
+        driver: TrappedDriver,
+        *,
+        on_close: Callable[[], None] | None = None,
+        dma: Dma | None = None,
     ) -> None:
         self._driver = driver
         self._on_close = on_close
         self._is_open = True
         self._read: Callable[[int, int], bytes] = driver.read
         self._write: Callable[[int, bytes], None] = driver.write
+        self._dma = dma
+        self._made_function: PciFunction | None = None
+        if hasattr(driver, "connect"):
+            self._function.connect()
 
     def pread(self, size: int, offset: int) -> bytes:
         """Read ``size`` bytes at ``offset`` of the fd; fewer are a short read.
 
         Raises:
-            OSError: the driver's errno; EINVAL where no region is; EBADF when closed.
+            OSError: the driver's errno; EINVAL where no region is; EBADF when closed;
+                in configuration space and BARs as `PciFunction` has it.
             DriverDiedError: the driver raised something else.
         """
         if offset >> OFFSET_SHIFT != MIGRATION_INDEX:
-            self._refuse_offset(offset)
+            return self._read_elsewhere(size, offset)
         try:
             data = self._read(offset & OFFSET_MASK, size)
         except BaseException as error:
             what = f"read of {size} bytes at {offset & OFFSET_MASK:#x}"
-            self._reraise(error, what, "read")
+            reraise(self._driver, error, what, "read")
         if data.__class__ is not bytes or len(data) > size:
-            data = self._checked(data, size, offset & OFFSET_MASK)
+            what = f"read of {size} bytes at {offset & OFFSET_MASK:#x}"
+            data = answer_of(self._driver, data, size, what)
         return data
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> int:
-        """Write ``data`` at ``offset`` of the fd and return the bytes taken: all.
+        """Write ``data`` at ``offset`` of the fd and return the bytes taken.
+
+        That is all of them, except where a BAR ends.
 
         Raises:
-            OSError: the driver's errno; EINVAL where no region is; EBADF when closed.
-            DriverDiedError: the driver raised something else.
+            OSError, DriverDiedError: as `pread`.
         """
         if offset >> OFFSET_SHIFT != MIGRATION_INDEX:
-            self._refuse_offset(offset)
+            return self._write_elsewhere(bytes(data), offset)
         payload = bytes(data)
         try:
             self._write(offset & OFFSET_MASK, payload)
         except BaseException as error:
             what = f"write of {len(payload)} bytes at {offset & OFFSET_MASK:#x}"
-            self._reraise(error, what, "write")
+            reraise(self._driver, error, what, "write")
         return len(payload)
 
     def mmap(
@@ -147,18 +139,36 @@ class DeviceFd:
                 break
         else:
             _refuse(errno.EINVAL, f"no sparse area has {length:#x} bytes at {start:#x}")
+        fd, place = self._place_of(area, what)
+        within = place + start - area.offset
         try:
-            fd, place = self._driver.mmap(area)  # type: ignore[attr-defined]
-            if fd < 0 or not _is_open(fd):
-                message = f"{fd} is no open file descriptor"
-                raise ValueError(message)
-            within = place + start - area.offset
             return _mmap.mmap(fd, length, flags=flags, prot=prot, offset=within)
         except BaseException as error:
-            self._reraise(error, what, "mmap")
+            reraise(self._driver, error, what, "mmap")
+
+    def area_file(self, area: SparseMmapArea) -> tuple[int, int]:
+        """Return the file behind an area, which stays the driver's, and its place.
+
+        Raises:
+            OSError, DriverDiedError: as `mmap`.
+        """
+        self._require_open()
+        return self._place_of(area, f"mmap of {area.size:#x} bytes at {area.offset:#x}")
+
+    def _place_of(self, area: SparseMmapArea, what: str) -> tuple[int, int]:
+        try:
+            fd, place = self._driver.mmap(area)  # type: ignore[attr-defined]
+            if fd < 0 or place < 0 or not _is_open(fd):
+                message = f"{fd} is no open file descriptor, or {place} no offset"
+                raise ValueError(message)
+        except BaseException as error:
+            reraise(self._driver, error, what, "mmap")
+        return fd, place
 
     def ioctl(self, request: int, argument: bytearray | None = None) -> int:
         """Perform one ioctl; ``argument`` is the user's structure, changed in place.
+
+        The fds in it are those of this process.
 
         Raises:
             OSError: ENOTTY for an unknown request; EFAULT where the argument is
@@ -166,16 +176,44 @@ class DeviceFd:
             DriverDiedError: the driver raised something without an errno in reset.
         """
         self._require_open()
-        if request == _GET_REGION_INFO:
-            self._get_region_info(_structure(argument, _REGION_INFO_SIZE))
-        elif request == _RESET:
-            self._reset()
-        elif request == _GET_INFO:
-            self._get_info(_structure(argument, _DEVICE_INFO_MIN))
-        elif request == _GET_IRQ_INFO:
-            self._get_irq_info(_structure(argument, sizeof(vfio_irq_info)))
-        else:
-            _refuse(errno.ENOTTY, f"unknown ioctl {request:#x}")
+        if request == device_info.RESET:
+            return self._reset()
+        minimum = _minimum_of(request)
+        structure = _structure(argument, minimum)
+        answer = self._perform(
+            request,
+            bytes(structure[:minimum]),
+            lambda size: bytes(structure[minimum : minimum + size]),
+            os.dup,
+        )
+        structure[: len(answer)] = answer
+        return 0
+
+    def user_ioctl(self, request: int, argument: int, user: UserProcess) -> int:
+        """Perform one ioctl of a process; ``argument`` is an address in its memory.
+
+        What is copied is bounded, whatever argsz says: the head of the structure,
+        and the data of interrupts that the device has.
+
+        Raises:
+            OSError: as `ioctl`, and EFAULT where the process has no memory.
+            DriverDiedError: as `ioctl`.
+        """
+        self._require_open()
+        if request == device_info.RESET:
+            return self._reset()
+        minimum = _minimum_of(request)
+        head = user.memory.read(argument, minimum)
+        if argsz_of(head) < minimum:
+            _refuse(errno.EINVAL, f"argsz {argsz_of(head)} is less than {minimum}")
+        answer = self._perform(
+            request,
+            head,
+            lambda size: user.memory.read(argument + minimum, size),
+            user.duplicate,
+        )
+        if answer:
+            user.memory.write(argument, answer)
         return 0
 
     def close(self) -> None:
@@ -186,109 +224,104 @@ class DeviceFd:
         try:
             self._driver.close()
         except BaseException as error:
-            self._reraise(error, "close", "close")
+            reraise(self._driver, error, "close", "close")
         finally:
+            if self._made_function is not None:
+                self._made_function.close()
             if self._on_close is not None:
                 self._on_close()
 
     # -- the ioctls ----------------------------------------------------------------
 
-    def _reset(self) -> None:
+    def _perform(
+        self,
+        request: int,
+        head: bytes,
+        rest: Callable[[int], bytes],
+        duplicate: Callable[[int], int],
+    ) -> bytes:
+        """Answer a request that has an argument with what is to be copied back to it.
+
+        ``head`` is as much of it as the request needs, ``rest(n)`` the n bytes that
+        follow, and ``duplicate`` makes an fd of ours of one of the caller's.
+        """
+        if request == device_info.GET_REGION_INFO:
+            return device_info.region_info(head, self._migration_info, self._bar)
+        if request == device_info.GET_INFO:
+            return device_info.device_info(head)
+        if request == device_info.GET_IRQ_INFO:
+            return device_info.irq_info(head, self._function.interrupts)
+        if request == device_info.SET_IRQS:
+            header = vfio_irq_set.from_buffer_copy(head)
+            interrupts = self._function.interrupts
+            data = rest(interrupts.data_size(header))
+            interrupts.set(header, data, duplicate)
+            return b""
+        if request == device_info.FEATURE:
+            device_info.refuse_feature(head)
+        return device_info.refuse_hot_reset(request, head)
+
+    def _reset(self) -> int:
         try:
             self._driver.reset()
         except BaseException as error:
-            self._reraise(error, "VFIO_DEVICE_RESET", "reset")
+            reraise(self._driver, error, "VFIO_DEVICE_RESET", "reset")
+        if self._made_function is not None:
+            self._made_function.reset()
+        return 0
 
-    def _get_info(self, argument: bytearray) -> None:
-        info = vfio_device_info(
-            argsz=_argsz(argument),
-            flags=VFIO_DEVICE_FLAGS_RESET | VFIO_DEVICE_FLAGS_PCI,
-            num_regions=NUM_REGIONS,
-            num_irqs=VFIO_PCI_NUM_IRQS,
-        )
-        room = min(_argsz(argument), sizeof(info))  # ABI-INFO-06
-        argument[:room] = bytes(info)[:room]
-
-    def _get_region_info(self, argument: bytearray) -> None:
-        argsz = argument[:4]
-        index = int.from_bytes(argument[_INDEX], "little")
-        if index >= NUM_REGIONS or index == VFIO_PCI_VGA_REGION_INDEX:
-            _refuse(errno.EINVAL, f"no region has the index {index}")
-        answer = self._region_info(index)
-        if len(answer) > _argsz(argument):
-            # ABI-INFO-03: say how much it takes, and give no chain.
-            argument[:_REGION_INFO_SIZE] = answer[:_REGION_INFO_SIZE]
-            argument[_CAP_OFFSET] = bytes(4)
-        else:
-            argument[: len(answer)] = answer
-            argument[:4] = argsz
-
-    def _region_info(self, index: int) -> bytes:
-        if index != MIGRATION_INDEX:
-            return absent_region_info(index)
+    def _migration_info(self) -> bytes:
         what = "VFIO_DEVICE_GET_REGION_INFO"
         region = self._region(what)
         try:
             return migration_region_info(region)
         except BaseException as error:
-            self._reraise(error, what, "migration_region")
+            reraise(self._driver, error, what, "migration_region")
 
     def _region(self, access: str) -> MigrationRegion:
         try:
             return self._driver.migration_region
         except BaseException as error:
-            self._reraise(error, access, "migration_region")
+            reraise(self._driver, error, access, "migration_region")
 
-    def _get_irq_info(self, argument: bytearray) -> None:
-        info = vfio_irq_info.from_buffer_copy(argument)
-        if info.index >= VFIO_PCI_NUM_IRQS:
-            _refuse(errno.EINVAL, f"no interrupt has the index {info.index}")
-        info.flags = info.count = 0
-        argument[: sizeof(info)] = bytes(info)
+    # -- the PCI function ----------------------------------------------------------
 
-    # -- what goes wrong -----------------------------------------------------------
+    @property
+    def _function(self) -> PciFunction:
+        if self._made_function is None:
+            self._made_function = PciFunction(self._driver, self._dma)
+        return self._made_function
+
+    def _bar(self, number: int) -> Bar:
+        if self._made_function is None and not hasattr(self._driver, "bars"):
+            return NO_BAR
+        return self._function.bar(number)
+
+    def _read_elsewhere(self, size: int, offset: int) -> bytes:
+        index, place = self._region_at(offset)
+        if size == 0:
+            return b""
+        if index == VFIO_PCI_CONFIG_REGION_INDEX:
+            return self._function.read_config(place, size)
+        return self._function.read_bar(index, place, size)
+
+    def _write_elsewhere(self, data: bytes, offset: int) -> int:
+        index, place = self._region_at(offset)
+        if index == VFIO_PCI_CONFIG_REGION_INDEX:
+            self._function.write_config(place, data)
+            return len(data)
+        return self._function.write_bar(index, place, data) if data else 0
+
+    def _region_at(self, offset: int) -> tuple[int, int]:
+        self._require_open()
+        index = offset >> OFFSET_SHIFT
+        if not 0 <= index < PCI_STD_NUM_BARS and index != VFIO_PCI_CONFIG_REGION_INDEX:
+            _refuse(errno.EINVAL, f"no region of this device lies at {offset:#x}")
+        return index, offset & OFFSET_MASK
 
     def _require_open(self) -> None:
         if not self._is_open:
             _closed()
-
-    def _refuse_offset(self, offset: int) -> NoReturn:
-        self._require_open()
-        _refuse(errno.EINVAL, f"no region of this device lies at {offset:#x}")
-
-    def _checked(self, data: object, size: int, position: int) -> bytes:
-        """Take any kind of bytes for an answer, but never more than were asked for."""
-        got = f"it answered with {type(data).__name__}"
-        if isinstance(data, bytes | bytearray | memoryview):
-            answer = bytes(data)
-            if len(answer) <= size:
-                return answer
-            got = f"it answered with {len(answer)} bytes"
-        access = f"read of {size} bytes at {position:#x}"
-        raise DriverDiedError(access, _place_of(self._driver, "read"), got)
-
-    def _reraise(self, error: BaseException, access: str, member: str) -> NoReturn:
-        """Let through what a driver may raise; anything else is its death.
-
-        ``member`` is what this access asked of the driver.
-        """
-        if isinstance(error, KeyboardInterrupt | DriverDiedError):
-            raise error
-        if isinstance(error, OSError) and _is_errno(error.errno):
-            raise error
-        if isinstance(error, OSError) and _is_lone_errno(error.args):
-            code = error.args[0]
-            raise OSError(code, errno.errorcode.get(code, "")) from error
-        died = DriverDiedError.of(self._driver, access, error)
-        if error.__traceback__ is None or error.__traceback__.tb_next is None:
-            where = _place_of(self._driver, member)  # the driver was not even entered
-            died = DriverDiedError(access, where, died.error)
-        raise died from error
-
-
-def _is_lone_errno(arguments: tuple[object, ...]) -> bool:
-    """Tell ``OSError(errno.EINVAL)``, which Python takes for a message."""
-    return len(arguments) == 1 and _is_errno(arguments[0])
 
 
 def _is_open(fd: int) -> bool:
@@ -312,31 +345,20 @@ def _closed(*_: object) -> NoReturn:
     _refuse(errno.EBADF, "the device fd is closed")
 
 
-def _argsz(argument: bytearray) -> int:
-    return int.from_bytes(argument[:4], "little")
+def _minimum_of(request: int) -> int:
+    minimum = MINIMUM.get(request)
+    if minimum is None:
+        _refuse(errno.ENOTTY, f"unknown ioctl {request:#x}")
+    return minimum
 
 
 def _structure(argument: bytearray | None, minimum: int) -> bytearray:
     """Return the user's structure if it has the size that it says it has."""
     if argument is None or len(argument) < 4:
         _refuse(errno.EFAULT, "the argument is not there")
-    argsz = _argsz(argument)
+    argsz = argsz_of(argument)
     if argsz < minimum:
         _refuse(errno.EINVAL, f"argsz {argsz} is less than {minimum}")
     if len(argument) < argsz:
         _refuse(errno.EFAULT, f"argsz {argsz} of {len(argument)} bytes")
     return argument
-
-
-def _is_errno(code: object) -> bool:
-    # A negative one is a habit of C: nobody above would know it.
-    return isinstance(code, int) and code > 0
-
-
-def _place_of(driver: object, member: str) -> str:
-    """Name the line where a driver defines a member, or else its class."""
-    for place in (getattr(type(driver), member, None), type(driver)):
-        with contextlib.suppress(OSError, TypeError):  # not there, or not in Python
-            line = inspect.getsourcelines(place)[1]  # type: ignore[arg-type]
-            return f"{inspect.getsourcefile(place)}:{line}"  # type: ignore[arg-type]
-    return class_of(driver)

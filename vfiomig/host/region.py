@@ -55,6 +55,19 @@ def absent_region_info(index: int) -> bytes:
     )
 
 
+@functools.lru_cache(maxsize=64)
+def plain_region_info(index: int, size: int) -> bytes:
+    """Return the info of a region that is read and written, and not mapped."""
+    info = vfio_region_info(
+        argsz=_INFO_SIZE,
+        flags=_READ_WRITE,
+        index=index,
+        size=size,
+        offset=index << OFFSET_SHIFT,
+    )
+    return bytes(info)
+
+
 def migration_region_info(region: MigrationRegion) -> bytes:
     """Return the info of the migration region with its whole capability chain."""
     flags = _READ_WRITE | VFIO_REGION_INFO_FLAG_CAPS

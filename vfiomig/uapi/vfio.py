@@ -1,4 +1,4 @@
-"""Device, region and interrupt information of linux/vfio.h (v5.8 to v5.17).
+"""Group, device, region and interrupt information of linux/vfio.h (v5.8 to v5.17).
 
 Newer kernels append a pad to ``vfio_device_info`` (20 bytes become 24) and align the
 64-bit members explicitly; the offsets are the same.
@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import ctypes
 from typing import Final
+
+# struct vfio_group_status, flags
+VFIO_GROUP_FLAGS_VIABLE: Final = 1 << 0
+VFIO_GROUP_FLAGS_CONTAINER_SET: Final = 1 << 1
 
 # struct vfio_device_info, flags
 VFIO_DEVICE_FLAGS_RESET: Final = 1 << 0
@@ -30,6 +34,26 @@ VFIO_IRQ_INFO_EVENTFD: Final = 1 << 0
 VFIO_IRQ_INFO_MASKABLE: Final = 1 << 1
 VFIO_IRQ_INFO_AUTOMASKED: Final = 1 << 2
 VFIO_IRQ_INFO_NORESIZE: Final = 1 << 3
+
+# struct vfio_irq_set, flags: what the data are, and what is to be done
+VFIO_IRQ_SET_DATA_NONE: Final = 1 << 0
+VFIO_IRQ_SET_DATA_BOOL: Final = 1 << 1
+VFIO_IRQ_SET_DATA_EVENTFD: Final = 1 << 2
+VFIO_IRQ_SET_ACTION_MASK: Final = 1 << 3
+VFIO_IRQ_SET_ACTION_UNMASK: Final = 1 << 4
+VFIO_IRQ_SET_ACTION_TRIGGER: Final = 1 << 5
+VFIO_IRQ_SET_DATA_TYPE_MASK: Final = (
+    VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_DATA_BOOL | VFIO_IRQ_SET_DATA_EVENTFD
+)
+VFIO_IRQ_SET_ACTION_TYPE_MASK: Final = (
+    VFIO_IRQ_SET_ACTION_MASK | VFIO_IRQ_SET_ACTION_UNMASK | VFIO_IRQ_SET_ACTION_TRIGGER
+)
+
+# struct vfio_device_feature, flags: the feature's index and what is asked of it
+VFIO_DEVICE_FEATURE_MASK: Final = 0xFFFF
+VFIO_DEVICE_FEATURE_GET: Final = 1 << 16
+VFIO_DEVICE_FEATURE_SET: Final = 1 << 17
+VFIO_DEVICE_FEATURE_PROBE: Final = 1 << 18
 
 # Capability ids of a region info; the id space is one an INFO ioctl.
 VFIO_REGION_INFO_CAP_SPARSE_MMAP: Final = 1
@@ -63,6 +87,15 @@ class vfio_info_cap_header(ctypes.Structure):
         ("id", ctypes.c_uint16),  # 0x00
         ("version", ctypes.c_uint16),  # 0x02
         ("next", ctypes.c_uint32),  # 0x04  from the start of the info, 0 = the last
+    )
+
+
+class vfio_group_status(ctypes.Structure):
+    """What VFIO_GROUP_GET_STATUS fills."""
+
+    _fields_ = (
+        ("argsz", ctypes.c_uint32),  # 0x00
+        ("flags", ctypes.c_uint32),  # 0x04
     )
 
 
@@ -128,4 +161,56 @@ class vfio_irq_info(ctypes.Structure):
         ("flags", ctypes.c_uint32),  # 0x04
         ("index", ctypes.c_uint32),  # 0x08  in
         ("count", ctypes.c_uint32),  # 0x0c
+    )
+
+
+class vfio_irq_set(ctypes.Structure):
+    """What VFIO_DEVICE_SET_IRQS takes; ``count`` bytes, or fds as s32, may follow."""
+
+    _fields_ = (
+        ("argsz", ctypes.c_uint32),  # 0x00
+        ("flags", ctypes.c_uint32),  # 0x04
+        ("index", ctypes.c_uint32),  # 0x08
+        ("start", ctypes.c_uint32),  # 0x0c
+        ("count", ctypes.c_uint32),  # 0x10
+    )
+
+
+class vfio_pci_dependent_device(ctypes.Structure):
+    """A function that a hot reset would reset as well."""
+
+    _fields_ = (
+        ("group_id", ctypes.c_uint32),  # 0x00
+        ("segment", ctypes.c_uint16),  # 0x04
+        ("bus", ctypes.c_uint8),  # 0x06
+        ("devfn", ctypes.c_uint8),  # 0x07
+    )
+
+
+class vfio_pci_hot_reset_info(ctypes.Structure):
+    """What VFIO_DEVICE_GET_PCI_HOT_RESET_INFO fills; ``count`` functions follow."""
+
+    _fields_ = (
+        ("argsz", ctypes.c_uint32),  # 0x00
+        ("flags", ctypes.c_uint32),  # 0x04
+        ("count", ctypes.c_uint32),  # 0x08
+    )
+
+
+class vfio_pci_hot_reset(ctypes.Structure):
+    """What VFIO_DEVICE_PCI_HOT_RESET takes; ``count`` fds of groups (s32) follow."""
+
+    _fields_ = (
+        ("argsz", ctypes.c_uint32),  # 0x00
+        ("flags", ctypes.c_uint32),  # 0x04
+        ("count", ctypes.c_uint32),  # 0x08
+    )
+
+
+class vfio_device_feature(ctypes.Structure):
+    """What VFIO_DEVICE_FEATURE takes or fills; the feature's own structure follows."""
+
+    _fields_ = (
+        ("argsz", ctypes.c_uint32),  # 0x00
+        ("flags", ctypes.c_uint32),  # 0x04
     )

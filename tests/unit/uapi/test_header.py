@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
 # Modules of uapi whose C side is <linux/vfio.h> (which includes <linux/ioctl.h>).
 # One whose numbers come from elsewhere is named there with the reason.
-IN_VFIO_H = ("ioctl", "migration_v1", "vfio")
-ELSEWHERE = {"qemu_stream": "QEMU's own sources; no installed header has them"}
+IN_VFIO_H = ("ioctl", "iommu_type1", "migration_v1", "vfio")
+# The module whose C side is <linux/pci_regs.h>.
+IN_PCI_REGS_H = ("pci",)
+ELSEWHERE = {
+    "qemu_stream": "QEMU's own sources; no installed header has them",
+    "seccomp": "tests/unit/serve runs it against the kernel itself",
+}
 
 # Since v5.18 the header gives the names on the left to v2 or to nobody, and calls
 # v1's as on the right; both halves are macros, so the preprocessor can choose.
@@ -45,6 +50,9 @@ RENAMED = {
 # Sizes that grew after the version our modules follow: bytes that may be more.
 # vfio_device_info: newer headers append a pad, so that 20 bytes become 24.
 GROWN = {"sizeof vfio_device_info": 4}
+
+# Structures that C does not have, and what their sizes are to it.
+NOT_IN_C = {"pci_header": "PCI_STD_HEADER_SIZEOF", "pci_msi": "PCI_MSI_MASK_64"}
 
 # What a function-like macro of one or two numbers is tried on.
 STATES = (*range(16), 0xFFFF_FFF8, 0xFFFF_FFFE)
@@ -64,11 +72,14 @@ def structure_questions(structure: type[ctypes.Structure]) -> Iterator[Question]
     name = structure.__name__
     yield Question(
         name=f"sizeof {name}",
-        expression=f"sizeof(struct {name})",
+        expression=NOT_IN_C.get(name, f"sizeof(struct {name})"),
         ours=ctypes.sizeof(structure),
     )
     for field, *_ in structure._fields_:
         descriptor = getattr(structure, field)
+        if name in NOT_IN_C:
+            yield register_question(name, field, descriptor.offset)
+            continue
         yield Question(
             name=f"offsetof {name}.{field}",
             expression=f"offsetof(struct {name}, {field})",
@@ -79,6 +90,12 @@ def structure_questions(structure: type[ctypes.Structure]) -> Iterator[Question]
             expression=f"sizeof(((struct {name} *)0)->{field})",
             ours=descriptor.size,
         )
+
+
+def register_question(name: str, field: str, offset: int) -> Question:
+    """Ask for an offset that C knows as a macro of the field's name."""
+    macro = f"PCI_{field.upper()}" if field != "reserved" else "PCI_CAPABILITY_LIST + 1"
+    return Question(name=f"offsetof {name}.{field}", expression=macro, ours=offset)
 
 
 def function_questions(name: str, function: object) -> Iterator[Question]:
@@ -118,6 +135,7 @@ def questions_of(module: ModuleType) -> Iterator[Question]:
 def program(questions: list[Question]) -> str:
     """Write the C program that answers: one "index value" a line."""
     lines = ["#include <stddef.h>", "#include <stdio.h>", "#include <linux/vfio.h>"]
+    lines.append("#include <linux/pci_regs.h>")
     for old, new in RENAMED.items():
         lines += [f"#ifdef {new}", f"#define OUR_{old} {new}"]
         lines += ["#else", f"#define OUR_{old} {old}", "#endif"]
@@ -158,11 +176,14 @@ def _compiler() -> None:
 
 def test_every_module_of_uapi_is_compared_with_its_header() -> None:
     found = {module.name for module in pkgutil.iter_modules(vfiomig.uapi.__path__)}
-    assert found == {*IN_VFIO_H, *ELSEWHERE}
+    assert found == {*IN_VFIO_H, *IN_PCI_REGS_H, *ELSEWHERE}
 
 
 def test_sizes_offsets_and_numbers_are_those_of_the_header(tmp_path: Path) -> None:
-    modules = [importlib.import_module(f"vfiomig.uapi.{name}") for name in IN_VFIO_H]
+    modules = [
+        importlib.import_module(f"vfiomig.uapi.{name}")
+        for name in (*IN_VFIO_H, *IN_PCI_REGS_H)
+    ]
     questions = [question for module in modules for question in questions_of(module)]
     assert {q.name for q in questions} > {"VFIO_TYPE", "sizeof vfio_region_info"}
     assert differences(questions, ask_c(questions, tmp_path)) == []

@@ -1,0 +1,170 @@
+"""A device that a real QEMU has open: what crosses its fd is seen, and added up.
+
+It stands between the broker and the device fd.  The history, the snapshots and the
+account of what moved are made here, at the very access that they belong to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import xxhash
+
+from vfiomig.client.recorder import HistoryWriter, Recorder
+from vfiomig.client.region import find_migration_region
+from vfiomig.protocol.bench import bench_of
+from vfiomig.protocol.errors import DriverDiedError
+from vfiomig.protocol.history import BenchEvent, RegionShape
+from vfiomig.protocol.v1.registers import Register
+from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState, named_state
+from vfiomig.uapi.ioctl import VFIO_DEVICE_RESET
+
+if TYPE_CHECKING:
+    from vfiomig.host.device_fd import DeviceFd
+    from vfiomig.host.device_ops import TrappedDriver
+    from vfiomig.host.user_process import UserProcess
+
+_RESET: Final = VFIO_DEVICE_RESET()
+_RESUMING: Final = (DeviceState.RESUMING,)
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """What a device saw of one program.
+
+    ``states`` are those that it was brought to, in order; bytes are those of data.
+    ``at_stop`` and ``at_start`` are digests of its snapshot: where it last stopped
+    running, and where it began to run as a destination.
+    """
+
+    states: list[str] = field(default_factory=list)
+    saved_buffers: int = 0
+    saved_bytes: int = 0
+    loaded_buffers: int = 0
+    loaded_bytes: int = 0
+    resets: int = 0
+    refusals: int = 0
+    at_stop: str | None = None
+    at_start: str | None = None
+
+
+class AttachedDevice:
+    """A `HostFile` in front of a `DeviceFd`."""
+
+    def __init__(
+        self, name: str, fd: DeviceFd, driver: TrappedDriver, log: HistoryWriter
+    ) -> None:
+        self.name = name
+        self.account = Account()
+        self._fd = fd
+        self._driver = driver
+        self._bench = bench_of(driver)
+        self._log = log
+        self.region = find_migration_region(fd)
+        self._recorder = Recorder(fd, self.region, log, device=name)
+        self._state: DeviceState | None = DEFAULT_STATE
+        self._has_offset = False
+
+    @property
+    def shape(self) -> RegionShape:
+        """The region, as the header of a history has it."""
+        areas = tuple((area.offset, area.size) for area in self.region.areas)
+        return RegionShape(size=self.region.size, areas=areas)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the device runs, as far as was seen."""
+        return self._state is not None and self._state.is_running
+
+    def work(self, amount: int) -> None:
+        """Let guest traffic reach the device, if it runs and has any.
+
+        Raises:
+            DriverDiedError: the driver raised.
+        """
+        if self._bench.work is None or not self.is_running or not amount:
+            return
+        try:
+            self._bench.work(amount)
+        except Exception as error:
+            what = f"work({amount})"
+            raise DriverDiedError.of(self._driver, what, error) from error
+        self._log.append(BenchEvent(self.name, "work", amount=amount))
+
+    def unseen(self, access: str, offset: int, size: int) -> None:
+        """Note data that may have gone through a mapping."""
+        self._recorder.unseen(access, offset, size)
+
+    # -- the file ----------------------------------------------------------------------
+
+    def user_ioctl(self, request: int, argument: int, user: UserProcess) -> int:
+        """Perform an ioctl; a reset is recorded."""
+        if request != _RESET:
+            return self._fd.user_ioctl(request, argument, user)
+        self._recorder.ioctl(request)
+        self._state, self._has_offset = DEFAULT_STATE, False
+        self.account.resets += 1
+        return 0
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Read, and record what came."""
+        data = self._recorder.pread(size, offset)
+        register = offset - self.region.offset
+        if size == 8 and len(data) == 8:
+            self._follow_read(register, int.from_bytes(data, "little"))
+        return data
+
+    def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+        """Write, and record what went."""
+        register = offset - self.region.offset
+        is_state = register == Register.DEVICE_STATE.offset and len(data) == 4
+        try:
+            taken = self._recorder.pwrite(data, offset)
+        except OSError:
+            if is_state:
+                self.account.refusals += 1
+            raise
+        if is_state:
+            self._enter(int.from_bytes(data, "little"))
+        elif register == Register.DATA_SIZE.offset and self._state in _RESUMING:
+            self.account.loaded_buffers += 1
+            self.account.loaded_bytes += int.from_bytes(data, "little")
+        return taken
+
+    def close(self) -> None:
+        """Close the device fd, and record it."""
+        self._recorder.close()
+
+    # -- what it means -----------------------------------------------------------------
+
+    def _follow_read(self, register: int, value: int) -> None:
+        if self._state in _RESUMING:
+            return
+        if register == Register.DATA_OFFSET.offset:
+            self._has_offset = True
+        elif register == Register.DATA_SIZE.offset and self._has_offset:
+            self._has_offset = False
+            self.account.saved_buffers += 1
+            self.account.saved_bytes += value
+
+    def _enter(self, value: int) -> None:
+        before, after = self._state, named_state(value)
+        self._state = after
+        if after is None or after is before:
+            return
+        self.account.states.append(after.name)
+        if before is not None and before.is_running and not after.is_running:
+            self.account.at_stop = self._digest()
+        elif before is DeviceState.RESUMING and after.is_running:
+            self.account.at_start = self._digest()
+
+    def _digest(self) -> str | None:
+        if self._bench.snapshot is None:
+            return None
+        try:
+            digest = xxhash.xxh3_128_hexdigest(self._bench.snapshot())
+        except Exception as error:
+            raise DriverDiedError.of(self._driver, "snapshot()", error) from error
+        self._log.append(BenchEvent(self.name, "snapshot", digest=f"xxh3-128:{digest}"))
+        return digest

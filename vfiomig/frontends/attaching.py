@@ -1,0 +1,187 @@
+"""Running one real QEMU on simulated devices, from its start to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vfiomig.frontends.attached_machine import AttachedMachine, probe_targets
+from vfiomig.protocol.errors import VfiomigError
+from vfiomig.protocol.history import Header
+from vfiomig.serve.broker.child import start
+from vfiomig.serve.broker.supervisor import Supervisor
+from vfiomig.serve.monitor import Monitor, Seen
+from vfiomig.serve.qemu import QemuProgram, ask_program, with_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from vfiomig.client.recorder import HistoryWriter
+    from vfiomig.frontends.attached_device import Account, AttachedDevice
+    from vfiomig.protocol.errors import DriverDiedError
+
+_TICK: Final = 0.01  # seconds between two pieces of work, at least
+# A QEMU that is asked to end does so at once, or hangs.
+_GRACE: Final = 10.0  # seconds
+
+
+class HangError(VfiomigError):
+    """QEMU did not end in time, and was killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """What to run: QEMU's command line, and its devices.
+
+    ``work`` is units of guest traffic a second, for each device that runs; ``limit``
+    seconds after which QEMU is ended; ``party`` stands before the devices' names.
+    """
+
+    command: tuple[str, ...]
+    targets: tuple[str, ...]
+    work: int = 0
+    limit: float | None = None
+    party: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attached:
+    """How it went; ``status`` is QEMU's, negative for a signal, None if it was killed.
+
+    ``seen`` is what QEMU told of its migrations, ``accounts`` what the devices saw.
+    """
+
+    status: int | None = None
+    accounts: dict[str, Account] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
+    deaths: list[DriverDiedError] = field(default_factory=list)
+    calls: int = 0
+    is_interrupted: bool = False
+    has_hung: bool = False
+
+
+def attach(
+    attachment: Attachment, log: HistoryWriter, *, monitor: Path | None = None
+) -> Attached:
+    """Run it; returns when QEMU has ended.
+
+    Raises:
+        TargetError, TargetStartError: as `load_target`, or a driver does not start.
+        QemuError, StartError, SeccompError: QEMU cannot be run, or not like this.
+    """
+    shapes = probe_targets(attachment.targets, attachment.party)
+    program = ask_program(attachment.command[0])
+    program.require_v1()
+    log.begin(Header(recorded_by="vfiomig qemu", devices=shapes))
+    attached = Attached()
+    with contextlib.ExitStack() as things:
+        folder = Path(things.enter_context(tempfile.TemporaryDirectory()))
+        sysfs = folder / "sys"
+        sysfs.mkdir()
+        machine = AttachedMachine(
+            attachment.targets, sysfs, log, party=attachment.party
+        )
+        things.callback(log.flush)
+        command = with_devices(attachment.command, machine.sysfsdevs)
+        socket = _monitor_socket(program, monitor, folder)
+        if socket is not None:
+            command += ["-qmp", f"unix:{socket},server=on,wait=off"]
+        # The program is forked before there is a second thread.
+        supervisor = Supervisor(start(command), machine.dev_vfio)
+        things.callback(_note_end, attached, machine, supervisor)
+        things.callback(supervisor.close)
+        if socket is not None and monitor is None:
+            watch = Monitor(socket)
+            attached.seen = watch.seen
+            things.callback(watch.close)
+        _serve(supervisor, machine, attachment, attached)
+    return attached
+
+
+def _monitor_socket(
+    program: QemuProgram, monitor: Path | None, folder: Path
+) -> Path | None:
+    """Return where QEMU shall listen; nowhere, if it is perhaps no QEMU."""
+    if program.version is None:
+        return None
+    return monitor or folder / "monitor"
+
+
+def _serve(
+    supervisor: Supervisor,
+    machine: AttachedMachine,
+    attachment: Attachment,
+    attached: Attached,
+) -> None:
+    with _Patience(attachment.limit) as patience:
+        guest = _Guest(machine.devices, attachment.work)
+
+        def idle() -> float:
+            patience.require()
+            return guest.run()
+
+        try:
+            attached.status = supervisor.serve(idle)
+        except HangError:
+            attached.has_hung = not patience.is_interrupted
+        attached.is_interrupted = patience.is_interrupted
+
+
+def _note_end(
+    attached: Attached, machine: AttachedMachine, supervisor: Supervisor
+) -> None:
+    attached.accounts = {each.name: each.account for each in machine.devices}
+    attached.deaths = supervisor.deaths
+    attached.calls = supervisor.calls
+
+
+class _Guest:
+    """Traffic of a guest that is not there: work for each device that runs."""
+
+    def __init__(self, devices: Sequence[AttachedDevice], rate: int) -> None:
+        self._devices = devices
+        self._rate = rate
+        self._done_until = time.monotonic()
+
+    def run(self) -> float:
+        """Do what is due; return after how many seconds to come again."""
+        now = time.monotonic()
+        amount = int((now - self._done_until) * self._rate)
+        if amount:
+            self._done_until = now
+            for device in self._devices:
+                device.work(amount)
+        return _TICK if self._rate else 0.25
+
+
+class _Patience:
+    """A limit in seconds, and what Ctrl-C does: QEMU gets it too, and is waited for."""
+
+    def __init__(self, limit: float | None) -> None:
+        self._deadline = time.monotonic() + limit if limit is not None else None
+        self.is_interrupted = False
+
+    def require(self) -> None:
+        """Raise `HangError` when there is none left."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise HangError
+
+    def __enter__(self) -> _Patience:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, _: int, __: FrameType | None) -> None:
+        if self.is_interrupted:  # a second one: now
+            self._deadline = 0.0
+        else:
+            self.is_interrupted = True
+            self._deadline = time.monotonic() + _GRACE

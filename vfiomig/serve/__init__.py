@@ -1,0 +1,1 @@
+"""Lending simulated devices to other processes."""
