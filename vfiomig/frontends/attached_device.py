@@ -6,6 +6,7 @@ account of what moved are made here, at the very access that they belong to.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState, named_state
 from vfiomig.uapi.ioctl import VFIO_DEVICE_RESET
 
 if TYPE_CHECKING:
+    from vfiomig.frontends.fail_steps import FailStep
     from vfiomig.host.device_fd import DeviceFd
     from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.host.user_process import UserProcess
@@ -34,8 +36,10 @@ class Account:
     """What a device saw of one program.
 
     ``states`` are those that it was brought to, in order; bytes are those of data.
-    ``at_stop`` and ``at_start`` are digests of its snapshot: where it last stopped
-    running, and where it began to run as a destination.
+    ``at_stop``, ``at_start`` and ``at_continue`` are digests of its snapshot: where it
+    last stopped running, where it began to run as a destination, and where it went on
+    as a source that did not leave; ``is_whole`` says whether that was as it had
+    stopped.  ``has_snapshot`` says whether there are any.
     """
 
     states: list[str] = field(default_factory=list)
@@ -47,19 +51,31 @@ class Account:
     refusals: int = 0
     at_stop: str | None = None
     at_start: str | None = None
+    at_continue: str | None = None
+    is_whole: bool | None = None
+    has_snapshot: bool = False
+    is_in_error: bool = False
+    has_failed: bool = False
 
 
 class AttachedDevice:
     """A `HostFile` in front of a `DeviceFd`."""
 
     def __init__(
-        self, name: str, fd: DeviceFd, driver: TrappedDriver, log: HistoryWriter
+        self,
+        name: str,
+        fd: DeviceFd,
+        driver: TrappedDriver,
+        log: HistoryWriter,
+        *,
+        fault: FailStep | None = None,
     ) -> None:
         self.name = name
-        self.account = Account()
         self._fd = fd
         self._driver = driver
         self._bench = bench_of(driver)
+        self.account = Account(has_snapshot=self._bench.snapshot is not None)
+        self._fault = fault
         self._log = log
         self.region = find_migration_region(fd)
         self._recorder = Recorder(fd, self.region, log, device=name)
@@ -109,9 +125,14 @@ class AttachedDevice:
 
     def pread(self, size: int, offset: int) -> bytes:
         """Read, and record what came."""
-        data = self._recorder.pread(size, offset)
         register = offset - self.region.offset
-        if size == 8 and len(data) == 8:
+        if self._fault is not None:
+            self._fail_at("read", register, 0)
+        data = self._recorder.pread(size, offset)
+        if register == Register.DEVICE_STATE.offset and size == 4:
+            state = named_state(int.from_bytes(data, "little"))
+            self.account.is_in_error = state is DeviceState.ERROR
+        elif size == 8 and len(data) == 8:
             self._follow_read(register, int.from_bytes(data, "little"))
         return data
 
@@ -119,6 +140,8 @@ class AttachedDevice:
         """Write, and record what went."""
         register = offset - self.region.offset
         is_state = register == Register.DEVICE_STATE.offset and len(data) == 4
+        if self._fault is not None:
+            self._fail_at("write", register, int.from_bytes(data[:8], "little"))
         try:
             taken = self._recorder.pwrite(data, offset)
         except OSError:
@@ -156,8 +179,24 @@ class AttachedDevice:
         self.account.states.append(after.name)
         if before is not None and before.is_running and not after.is_running:
             self.account.at_stop = self._digest()
-        elif before is DeviceState.RESUMING and after.is_running:
+        elif after.is_running and before is DeviceState.RESUMING:
             self.account.at_start = self._digest()
+        elif after.is_running and before is not None and not before.is_running:
+            self.account.at_continue = self._digest()
+            self.account.is_whole = self.account.at_continue == self.account.at_stop
+
+    def _fail_at(self, access: str, register: int, asked: int) -> None:
+        """Arm the fault that was asked for, if this is its access."""
+        fault, fail = self._fault, self._bench.fail
+        if fault is None or not fault.is_at(access, register, self._state, asked):
+            return
+        self._fault = None
+        self.account.has_failed = True
+        on = fault.register.value
+        if fail is None:  # the driver has no way: the host fails the access itself
+            raise OSError(errno.EIO, f"{self.name}: failed on request")
+        fail(on, errno.EIO)
+        self._log.append(BenchEvent(self.name, "fail", on=on, errno=errno.EIO))
 
     def _digest(self) -> str | None:
         if self._bench.snapshot is None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vfiomig.client.recorder import HistoryWriter
+    from vfiomig.frontends.fail_steps import FailStep
     from vfiomig.host.device_fd import DeviceFd
     from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.host.user_process import HostFile
@@ -47,10 +48,12 @@ class AttachedMachine:
         log: HistoryWriter,
         *,
         party: str = "",
+        fault: FailStep | None = None,
     ) -> None:
         self.devices: list[AttachedDevice] = []
         self.sysfsdevs: list[Path] = []
         self._log = log
+        self._fault = fault
         sysfs = Sysfs(folder)
         names = list(derived_names(targets, taken=()))
         self._labels = dict(zip(names, labels(targets, party), strict=True))
@@ -75,7 +78,8 @@ class AttachedMachine:
 
     def _attach(self, known: str, fd: DeviceFd, driver: TrappedDriver) -> HostFile:
         """Let a device that was opened be seen, and its data section be mapped."""
-        device = AttachedDevice(self._names[known], fd, driver, self._log)
+        name = self._names[known]
+        device = AttachedDevice(name, fd, driver, self._log, fault=self._fault)
         self.devices.append(device)
         places = [Place(area, *fd.area_file(area)) for area in device.region.areas]
         return DeviceFile(device, driver.migration_region, places, unseen=device.unseen)

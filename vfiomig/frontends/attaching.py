@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from vfiomig.client.recorder import HistoryWriter
     from vfiomig.frontends.attached_device import Account, AttachedDevice
+    from vfiomig.frontends.fail_steps import FailStep
     from vfiomig.protocol.errors import DriverDiedError
 
 _TICK: Final = 0.01  # seconds between two pieces of work, at least
@@ -41,6 +42,7 @@ class Attachment:
 
     ``work`` is units of guest traffic a second, for each device that runs; ``limit``
     seconds after which QEMU is ended; ``party`` stands before the devices' names.
+    ``fault`` is the access at which each device fails, once.
     """
 
     command: tuple[str, ...]
@@ -48,6 +50,7 @@ class Attachment:
     work: int = 0
     limit: float | None = None
     party: str = ""
+    fault: FailStep | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +88,11 @@ def attach(
         sysfs = folder / "sys"
         sysfs.mkdir()
         machine = AttachedMachine(
-            attachment.targets, sysfs, log, party=attachment.party
+            attachment.targets,
+            sysfs,
+            log,
+            party=attachment.party,
+            fault=attachment.fault,
         )
         things.callback(log.flush)
         command = with_devices(attachment.command, machine.sysfsdevs)

@@ -16,6 +16,7 @@ from vfiomig.frontends.commands.doctor import doctor
 from vfiomig.frontends.commands.judge import judge
 from vfiomig.frontends.commands.migrate import migrate
 from vfiomig.frontends.commands.mutants import mutants
+from vfiomig.frontends.commands.qemu import qemu
 from vfiomig.frontends.commands.replay import replay
 from vfiomig.frontends.commands.rules import rules
 from vfiomig.frontends.exit_codes import (
@@ -28,11 +29,17 @@ from vfiomig.frontends.exit_codes import (
 from vfiomig.frontends.scenario import ScenarioError
 from vfiomig.protocol.errors import VfiomigError
 from vfiomig.protocol.history import HistoryError
+from vfiomig.serve.broker.child import StartError
+from vfiomig.serve.broker.filter import SeccompError
+from vfiomig.serve.qemu import QemuError
 
 _MISUSES: Final = (
     BaselineError,
     HistoryError,
+    QemuError,
     ScenarioError,
+    SeccompError,
+    StartError,
     TargetError,
     TokenError,
     UnknownDeviceError,
@@ -58,6 +65,7 @@ def vfiomig() -> None:
 vfiomig.add_command(migrate)
 vfiomig.add_command(check)
 vfiomig.add_command(replay)
+vfiomig.add_command(qemu)
 vfiomig.add_command(doctor)
 vfiomig.add_command(judge)
 vfiomig.add_command(rules)

@@ -92,7 +92,16 @@ def judge(history: str, json_file: Path | None, prefix: str | None) -> int:
         judged = _judged(history, file, rules)
         if write is not None:
             write(_as_json(judged))
-    _print(judged, Console(highlight=False))
+    return _told(judged, Console(highlight=False))
+
+
+def judge_file(name: str, file: BinaryIO, console: Console) -> int:
+    """Judge a history that is open, print the verdict, and return the exit code."""
+    return _told(_judged(name, file, None), console)
+
+
+def _told(judged: _Judged, console: Console) -> int:
+    _print(judged, console)
     if judged.is_interrupted:
         return INTERRUPTED
     return DONE if judged.verdict == "held" else NOT_AS_EXPECTED
