@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _RETRY: Final = 0.02  # seconds
+_ASKS: Final = 10
 PATIENCE: Final = 30.0  # seconds, for one answer
 
 # What a migration ends with.
@@ -129,10 +130,19 @@ class Monitor:
             self.seen.statuses.append(str(data["status"]))
             if data["status"] in ENDED:
                 with contextlib.suppress(QMPError):
-                    answer = await self._client.execute("query-migrate")
-                    self.seen.figures = cast("Mapping[str, Any]", answer)
+                    self.seen.figures = await self._figures()
         with self._changed:
             self._changed.notify_all()
+
+    async def _figures(self) -> Mapping[str, Any]:
+        """Ask for the figures; QEMU tells of the end before it has added them up."""
+        for _ in range(_ASKS):
+            answer = await self._client.execute("query-migrate")
+            figures = cast("Mapping[str, Any]", answer)
+            if figures.get("total-time") != 0:
+                break
+            await asyncio.sleep(_RETRY)
+        return figures
 
     async def _ask(self, command: str, arguments: Mapping[str, object]) -> object:
         await asyncio.wrap_future(self._connected)
