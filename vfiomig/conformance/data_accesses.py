@@ -60,16 +60,33 @@ def all_moved(moment: Moment, ranges: list[Range], offset: int, size: int) -> bo
     """Tell whether bytes of the data section were moved, or may have been (rule 2)."""
     if len(ranges) >= RANGES_LIMIT:
         return True  # a position forgets what goes beyond
+    if not moment.region.areas:
+        return covers(ranges, offset, size)
     return covers([*ranges, *moment.region.areas], offset, size)
 
 
 def is_mappable(moment: Moment) -> bool:
     """Tell whether an access touches a sparse mmap area."""
-    end = moment.offset + moment.size
-    return any(
-        start < end and moment.offset < start + size
-        for start, size in moment.region.areas
-    )
+    return meets_area(moment, moment.offset, moment.offset + moment.size)
+
+
+def meets_area(moment: Moment, start: int, end: int) -> bool:
+    """Tell whether any of the bytes from ``start`` on lie in a sparse mmap area.
+
+    A loop, for ``any()`` takes longer to begin than most regions have areas.
+    """
+    for offset, size in moment.region.areas:
+        if start < offset + size and offset < end:
+            return True
+    return False
+
+
+def starts_in_area(moment: Moment, place: int) -> bool:
+    """Tell whether a byte of the data section lies in a sparse mmap area."""
+    for offset, size in moment.region.areas:  # noqa: SIM110
+        if offset <= place < offset + size:
+            return True
+    return False
 
 
 def is_refused(moment: Moment) -> bool:

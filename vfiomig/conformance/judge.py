@@ -1,7 +1,8 @@
 """Judging a history: each record becomes a moment, and the checks that care see it.
 
 One pass, constant memory: a check keeps what it must remember, and nobody keeps the
-history.
+history.  Whom a moment concerns is looked up by its kind, the device_state before it
+and whether it succeeded, so that a check costs nothing where its premise cannot be.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from vfiomig.conformance.moment import Kind, Moment, Watch, moment_of, opening
+from vfiomig.conformance.moment import (
+    Kind,
+    Moment,
+    Occasions,
+    State,
+    Watch,
+    When,
+    by_kind,
+    moment_of,
+    opening,
+)
 from vfiomig.conformance.position import Position
 from vfiomig.conformance.ruling import (
     ASLEEP,
@@ -39,14 +50,14 @@ class UnknownDeviceError(VfiomigError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bound:
-    """A check with the rule that it decides, and the kinds of moments it is given.
+    """A check with the rule that it decides, and the moments that it is given.
 
     Where it ``is_across`` one instance sees all devices; otherwise each has its own.
     """
 
     rule: str
     function: CheckFunction
-    kinds: tuple[Kind, ...] | Watch
+    kinds: Occasions | Watch
     is_across: bool = False
 
 
@@ -93,39 +104,78 @@ def _remembers(function: CheckFunction) -> bool:
     return inspect.isgeneratorfunction(function)  # asked for each check of each device
 
 
-# Each check, and whether it wakes there.
-_ByKind: TypeAlias = "dict[Kind, list[tuple[Bound, bool]]]"
+# A kind of moment, the device_state before it, and whether it succeeded.
+_Here: TypeAlias = "tuple[Kind, State, bool]"
+
+
+class _Bindings:
+    """Checks, sorted by where they are asked as soon as any moment is there.
+
+    This is done once for all the conversations that are held with them.
+    """
+
+    def __init__(self, checks: Iterable[Bound]) -> None:
+        self._of_kind: dict[Kind, list[tuple[Bound, list[When], list[When]]]] = {}
+        for each in checks:
+            watch = _watch_of(each)
+            given, waking = by_kind(watch.kinds), by_kind(watch.woken_by)
+            for kind in given | waking:
+                whens = (each, given.get(kind, []), waking.get(kind, []))
+                self._of_kind.setdefault(kind, []).append(whens)
+        self._sorted: dict[_Here, list[tuple[Bound, bool]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._of_kind)
+
+    def at(self, here: _Here) -> list[tuple[Bound, bool]]:
+        """Return whom to ask, each with whether that wakes it."""
+        found = self._sorted.get(here)
+        if found is None:
+            found = self._sorted[here] = []
+            kind, state, ok = here
+            for each, given, waking in self._of_kind.get(kind, ()):
+                wakes = any(when.admits(state, ok=ok) for when in waking)
+                if wakes or any(when.admits(state, ok=ok) for when in given):
+                    found.append((each, wakes))
+        return found
+
+
+def _watch_of(bound: Bound) -> Watch:
+    """Return when to ask a check; whatever one sees that never sleeps wakes it."""
+    kinds = bound.kinds
+    return kinds if isinstance(kinds, Watch) else Watch(kinds=kinds, woken_by=kinds)
 
 
 class _Asking:
-    """The checks of one device by kind of moment; those of its kinds, once it has any.
+    """The checks of one device by where they are asked, once it has been there.
 
     Most devices are open for a few accesses only.  What was made for one serves the
     next, of another conversation: to make it takes longer than to ask.
     """
 
-    def __init__(self, by_kind: _ByKind) -> None:
-        self._by_kind = by_kind
+    def __init__(self, bindings: _Bindings) -> None:
+        self._bindings = bindings
         self._made: dict[Bound, Asked] = {}
         self._begun: list[Asked] = []
-        self.of_kind: dict[Kind, list[tuple[Asked, bool]]] = {}
+        self.of_kind: dict[_Here, list[tuple[Asked, bool]]] = {}
 
-    def make(self, kind: Kind) -> list[tuple[Asked, bool]]:
-        """Return whom to ask at a kind of moment, each with whether that wakes it."""
+    def make(self, here: _Here) -> list[tuple[Asked, bool]]:
+        """Return whom to ask at such moments, each with whether that wakes it."""
         asked: list[tuple[Asked, bool]] = []
-        for bound, wakes in self._by_kind[kind]:
+        for bound, wakes in self._bindings.at(here):
             each = self._made.get(bound)
             if each is None:
                 each = self._made[bound] = Asked(bound, self._begun)
             asked.append((each, wakes))
-        self.of_kind[kind] = asked
+        self.of_kind[here] = asked
         return asked
 
     def ask(self, moment: Moment, kept: set[str]) -> list[tuple[str, Broken]]:
         """Ask all whom a moment concerns; return what it breaks, add what it keeps."""
-        asked = self.of_kind.get(moment.kind)
+        here = (moment.kind, moment.position.state, moment.ok)
+        asked = self.of_kind.get(here)
         if asked is None:
-            asked = self.make(moment.kind)
+            asked = self.make(here)
         broken: list[tuple[str, Broken]] = []
         for each, wakes in asked:
             if each.is_asleep:
@@ -135,10 +185,10 @@ class _Asking:
             ruling = each.ask(moment)
             if ruling is None:
                 continue
-            if ruling is ASLEEP:
-                each.is_asleep = True
-            elif ruling is HELD:
+            if ruling is HELD:
                 kept.add(each.rule)
+            elif ruling is ASLEEP:
+                each.is_asleep = True
             else:
                 broken.append((each.rule, ruling))
         return broken
@@ -151,18 +201,11 @@ class _Asking:
 
 
 class _Checks:
-    """Checks, sorted by kind once for all the conversations that are held with them."""
+    """Checks of each device and across devices, and what was made of them."""
 
-    def __init__(self, checks: Iterable[Bound]) -> None:
-        own: _ByKind = {kind: [] for kind in Kind}
-        across: _ByKind = {kind: [] for kind in Kind}
-        for each in checks:
-            by_kind, watched = across if each.is_across else own, each.kinds
-            kinds = watched.kinds if isinstance(watched, Watch) else watched
-            waking = watched.woken_by if isinstance(watched, Watch) else watched
-            for kind in kinds:
-                by_kind[kind].append((each, kind in waking))
-        self._own, self._across = own, across
+    def __init__(self, checks: tuple[Bound, ...]) -> None:
+        self._own = _Bindings(each for each in checks if not each.is_across)
+        self._across = _Bindings(each for each in checks if each.is_across)
         self._free: list[_Asking] = []
 
     def of_a_device(self) -> _Asking:
@@ -171,7 +214,7 @@ class _Checks:
 
     def across_devices(self) -> _Asking | None:
         """Return those that see all devices of a history, if there are any."""
-        return _Asking(self._across) if any(self._across.values()) else None
+        return _Asking(self._across) if self._across else None
 
     def give_back(self, asking: _Asking) -> None:
         """Take back those of a device that is done with."""

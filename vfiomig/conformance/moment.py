@@ -1,6 +1,8 @@
 """One record of a history, with what it means and where the conversation stood.
 
-A moment is all that a check is given.  What kind it is decides which checks see it.
+A moment is all that a check is given.  What kind it is, in which device_state, and
+whether it succeeded decide which checks see it: most of the cost of judging was that of
+checks that were asked where they had nothing to say.
 """
 
 from __future__ import annotations
@@ -8,12 +10,16 @@ from __future__ import annotations
 import enum
 import errno as _errno
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
 
 from vfiomig.protocol.history import Access, BenchEvent, RegionShape
-from vfiomig.protocol.v1.registers import REGISTER_AT, REGISTERS_SIZE, Register
+from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vfiomig.conformance.position import Position
 
 
@@ -47,29 +53,90 @@ class Kind(enum.Enum):
 
 EVERY_KIND: Final = tuple(Kind)
 
+State: TypeAlias = "int | None"  # of a device before a moment; None where unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class When:
+    """Moments of one kind: of those device_states, and of that success, if it says so.
+
+    ``states`` are those that a device can be in before the moment.
+    """
+
+    kind: Kind
+    states: frozenset[State] | None = None
+    ok: bool | None = None
+
+    def admits(self, state: State, *, ok: bool) -> bool:
+        """Tell whether it is about such moments of its kind."""
+        if self.ok is not None and ok is not self.ok:
+            return False
+        return self.states is None or state in self.states
+
+
+# What a check is bound to; a kind alone means all moments of it.
+Occasions: TypeAlias = "tuple[Kind | When, ...]"
+
+
+def during(states: Iterable[State], *kinds: Kind, ok: bool | None = None) -> Occasions:
+    """Return moments in which the device is in one of those states."""
+    among = frozenset(states)
+    return tuple(When(kind=kind, states=among, ok=ok) for kind in kinds)
+
+
+def outside(states: Iterable[State], *kinds: Kind) -> Occasions:
+    """Return moments in which the device is in none of those states."""
+    return during(_EVERY_STATE - frozenset(states), *kinds)
+
+
+def failing(*kinds: Kind) -> Occasions:
+    """Return moments that did not do all that was asked for."""
+    return tuple(When(kind=kind, ok=False) for kind in kinds)
+
+
+def succeeding(*kinds: Kind) -> Occasions:
+    """Return moments that did all that was asked for."""
+    return tuple(When(kind=kind, ok=True) for kind in kinds)
+
+
+def by_kind(occasions: Occasions) -> dict[Kind, list[When]]:
+    """Return what is said of each kind; any of it is enough."""
+    said: dict[Kind, list[When]] = {}
+    for each in occasions:
+        when = When(kind=each) if isinstance(each, Kind) else each
+        said.setdefault(when.kind, []).append(when)
+    return said
+
+
+_EVERY_STATE: Final[frozenset[State]] = frozenset((*range(8), None))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """The kinds of moments that a check is given, and those that wake it.
+    """The moments that a check is given while it is awake, and those that wake it.
 
-    While it is asleep, as it is at first, all others are nothing to it.
+    While it is asleep, as it is at first, only these are anything to it.
     """
 
-    kinds: tuple[Kind, ...]
-    woken_by: tuple[Kind, ...]
+    kinds: Occasions
+    woken_by: Occasions
 
 
-_REGISTER_KIND: Final = {
-    (access, register): Kind(f"{access} {register.value}")
+# By access, offset and size.
+_KIND_OF_REGISTER: Final = {
+    (access, register.offset, register.width): Kind(f"{access} {register.value}")
     for access in ("read", "write")
     for register in Register
 }
-_REGISTER_KINDS: Final = frozenset(_REGISTER_KIND.values())
+_KIND_NAMED: Final = {kind.value: kind for kind in EVERY_KIND}
+_REGISTER_KINDS: Final = frozenset(_KIND_OF_REGISTER.values())
+_REGISTER_WRITES: Final = frozenset(
+    kind for (access, _, _), kind in _KIND_OF_REGISTER.items() if access == "write"
+)
 
 
-# Not frozen: one is made of each access, and frozen fields take five times as long.
-@dataclass(slots=True, kw_only=True)
-class Moment:
+# A struct: one is made of each access, and a dataclass takes five times as long.
+class Moment(msgspec.Struct, eq=False):
     """A record of one device, or its opening; fields that it has no use for are empty.
 
     Nobody changes one.  ``value`` is that of a register that was read, or was to be
@@ -104,7 +171,7 @@ class Moment:
         kind = self.kind
         unseen = "unseen " if self.unseen else ""
         if kind in _REGISTER_KINDS:
-            if kind.value.startswith("write"):
+            if kind in _REGISTER_WRITES:
                 value = hex(self.value) if self.value is not None else "?"
                 return f"{kind.value} {value}"
             return str(kind.value)
@@ -127,7 +194,7 @@ class Moment:
             return f" -> {_errno.errorcode.get(self.errno, self.errno)}"
         if self.moved != self.size and not self.unseen:
             return f" -> {self.moved} bytes"
-        if self.kind in _REGISTER_KINDS and self.kind.value.startswith("read"):
+        if self.kind in _REGISTER_KINDS - _REGISTER_WRITES:
             return f" -> {self.value:#x}" if self.value is not None else ""
         return ""
 
@@ -143,9 +210,7 @@ _TEXT_OF: Final[dict[Kind, str]] = {
 
 def opening(device: str, region: RegionShape, position: Position) -> Moment:
     """Return the moment in which a device was opened."""
-    return Moment(
-        index=0, device=device, kind=Kind.OPEN, position=position, region=region
-    )
+    return Moment(0, device, Kind.OPEN, position, region)
 
 
 def moment_of(
@@ -153,49 +218,63 @@ def moment_of(
 ) -> Moment:
     """Return what a record of a history means."""
     if isinstance(record, BenchEvent):
-        return Moment(
-            index=index,
-            device=record.device,
-            kind=Kind(record.bench),
-            position=position,
-            region=region,
-            errno=record.errno if record.bench == "fail" else 0,
-            amount=record.amount,
-            digest=record.digest,
-            on=record.on,
-            ok=record.bench != "fail" or not record.errno,
-        )
-    failed = record.errno or record.died
-    moved = 0 if failed else record.moved if record.moved is not None else record.size
-    kind = _kind_of(record)
+        return _of_bench(index, record, region, position)
+    offset, size, errno, died = record.offset, record.size, record.errno, record.died
+    text, unseen = record.value, record.unseen
+    moved = record.moved
+    if errno or died:
+        moved, ok = 0, False
+    else:
+        moved = size if moved is None else moved
+        ok = moved == size
+    kind = _KIND_OF_REGISTER.get((record.access, offset, size)) or _kind_of(record)
     value = None
-    if kind in _REGISTER_KINDS and record.value and moved <= record.size:
-        is_whole = moved == record.size or kind.value.startswith("write")
-        value = _number(record.value) if is_whole else None
+    is_whole = moved == size or (kind in _REGISTER_WRITES and moved < size)
+    if text and is_whole and kind in _REGISTER_KINDS:
+        value = _number(text)
+    # By place: names take twice as long.
+    return Moment(
+        index,
+        record.device,
+        kind,
+        position,
+        region,
+        offset,
+        size,
+        value,
+        "" if unseen else text,
+        errno,
+        died,
+        unseen,
+        moved,
+        0,
+        "",
+        "",
+        ok,
+    )
+
+
+def _of_bench(
+    index: int, record: BenchEvent, region: RegionShape, position: Position
+) -> Moment:
     return Moment(
         index=index,
         device=record.device,
-        kind=kind,
+        kind=_KIND_NAMED[record.bench],
         position=position,
         region=region,
-        offset=record.offset,
-        size=record.size,
-        value=value,
-        data="" if record.unseen else record.value,
-        errno=record.errno,
-        died=record.died,
-        unseen=record.unseen,
-        moved=moved,
-        ok=not failed and moved == record.size,
+        errno=record.errno if record.bench == "fail" else 0,
+        amount=record.amount,
+        digest=record.digest,
+        on=record.on,
+        ok=record.bench != "fail" or not record.errno,
     )
 
 
 def _kind_of(record: Access) -> Kind:
+    """Return the kind of an access that is not of one whole register."""
     if record.access not in ("read", "write"):
-        return Kind(record.access)
-    register = REGISTER_AT.get((record.offset, record.size))
-    if register is not None:
-        return _REGISTER_KIND[record.access, register]
+        return _KIND_NAMED[record.access]
     if record.offset < REGISTERS_SIZE:
         return Kind.READ_ODD if record.access == "read" else Kind.WRITE_ODD
     return Kind.READ_DATA if record.access == "read" else Kind.WRITE_DATA

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind
+from vfiomig.conformance import kinds
 from vfiomig.conformance.standing import Shown
 from vfiomig.protocol.v1.states import (
     DEFAULT_STATE,
@@ -23,23 +23,27 @@ from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vfiomig.conformance.moment import Moment
+    from vfiomig.conformance.moment import Kind, Moment
 
 Range = tuple[int, int]  # offset, size
 
 _NEVER_GRANTED: Final = (ArcClass.INV, ArcClass.ERRW)
 SAVING: Final = (DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY)
+SESSIONS: Final = (*SAVING, DeviceState.RESUMING)
+# Where there may be a buffer: a write that fails leaves it, and the state unknown.
+WITH_BUFFER: Final = (*SAVING, None)
+_RUNNING: Final = (DeviceState.RUNNING, DeviceState.PRE_COPY)
 
 # Which accesses a fault that the bench armed under a name shows itself at.
 _FAULT_AT: Final = {
-    Kind.READ_DEVICE_STATE: ("device_state",),
-    Kind.WRITE_DEVICE_STATE: ("device_state",),
-    Kind.READ_PENDING_BYTES: ("pending_bytes", "data"),
-    Kind.READ_DATA_OFFSET: ("data_offset", "data"),
-    Kind.READ_DATA_SIZE: ("data_size", "data"),
-    Kind.WRITE_DATA_SIZE: ("data_size", "data"),
-    Kind.READ_DATA: ("data",),
-    Kind.WRITE_DATA: ("data",),
+    kinds.READ_DEVICE_STATE: ("device_state",),
+    kinds.WRITE_DEVICE_STATE: ("device_state",),
+    kinds.READ_PENDING_BYTES: ("pending_bytes", "data"),
+    kinds.READ_DATA_OFFSET: ("data_offset", "data"),
+    kinds.READ_DATA_SIZE: ("data_size", "data"),
+    kinds.WRITE_DATA_SIZE: ("data_size", "data"),
+    kinds.READ_DATA: ("data",),
+    kinds.WRITE_DATA: ("data",),
 }
 
 # A history of a million one-byte reads must not become a million ranges.
@@ -65,6 +69,9 @@ def _add(ranges: list[Range], offset: int, size: int) -> None:
 def covers(ranges: list[Range], offset: int, size: int) -> bool:
     """Tell whether the ranges together have every byte of another one."""
     end = offset + size
+    if len(ranges) == 1:  # as it mostly is: one read of all that there is
+        first, length = ranges[0]
+        return size <= 0 or (first <= offset and end <= first + length)
     for first, length in sorted(ranges):
         if first > offset:
             break
@@ -120,39 +127,43 @@ class Position:
     has_died: bool = False
     mapped: bool = False
     shown: Shown = field(default_factory=Shown)
+    # Whether device_state is known to be one of those; they are told by `state`.
+    is_saving: bool = field(init=False)
+    is_running: bool = field(init=False)
+    is_resuming: bool = field(init=False)
+    in_error: bool = field(init=False)
 
-    @property
-    def is_saving(self) -> bool:
-        """Whether device_state is known to be pre-copy or stop-and-copy."""
-        return self.state in SAVING
+    def __post_init__(self) -> None:
+        self._be_in(self.state)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the device is known to run."""
-        return self.state in (DeviceState.RUNNING, DeviceState.PRE_COPY)
-
-    @property
-    def is_resuming(self) -> bool:
-        """Whether the device is known to be RESUMING."""
-        return self.state == DeviceState.RESUMING
-
-    @property
-    def in_error(self) -> bool:
-        """Whether the device is known to be in ERROR."""
-        return self.state == DeviceState.ERROR
+    def _be_in(self, state: int | None) -> None:
+        """Note the state, and what checks ask of it at nearly every access."""
+        self.state = state
+        self.is_saving = state in SAVING
+        self.is_running = state in _RUNNING
+        self.is_resuming = state == DeviceState.RESUMING
+        self.in_error = state == DeviceState.ERROR
 
     def follow(self, moment: Moment) -> None:
         """Go on behind a moment."""
         self.shown.follow(moment)
-        if moment.died:
-            self.state_before_failure, self.state = self.state, None
-            self.has_died = True
-        is_short = moment.kind is Kind.READ_DATA and 0 < moment.moved < moment.size
-        if not moment.ok and not is_short and moment.kind is not Kind.FAIL:
-            self._follow_failure(moment)
+        if not moment.ok:
+            self._follow_trouble(moment)
         step = _STEPS.get(moment.kind)
         if step is not None:
             step(self, moment)
+
+    def _follow_trouble(self, moment: Moment) -> None:
+        if moment.died:
+            self._lose_state()
+            self.has_died = True
+        is_short = moment.kind is kinds.READ_DATA and 0 < moment.moved < moment.size
+        if not is_short and moment.kind is not kinds.FAIL:
+            self._follow_failure(moment)
+
+    def _lose_state(self) -> None:
+        self.state_before_failure = self.state
+        self._be_in(None)
 
     def _follow_failure(self, moment: Moment) -> None:
         self.has_failed |= not self._is_due_refusal(moment)
@@ -166,7 +177,7 @@ class Position:
 
     def _is_due_refusal(self, moment: Moment) -> bool:
         """Tell whether a write asked for what no driver may grant (V1-TRANS-30)."""
-        is_asked = moment.kind is Kind.WRITE_DEVICE_STATE and moment.errno
+        is_asked = moment.kind is kinds.WRITE_DEVICE_STATE and moment.errno
         if not is_asked or self.state is None or moment.value is None:
             return False
         return arc_between(self.state, moment.value).arc_class in _NEVER_GRANTED
@@ -182,7 +193,7 @@ class Position:
             settled = self.state_before_failure
             if settled is not None and state != settled:
                 self._enter(settled, state)
-            self.state = state
+            self._be_in(state)
         elif state != self.state:  # it moved by itself, and some check says so
             self._enter(self.state, state)
         self.state_before_failure = self.attempted = None
@@ -201,7 +212,7 @@ class Position:
         else:
             if self.state is not None:
                 self.state_before_failure = self.state
-            self.state = None
+            self._be_in(None)
             self.attempted = target
 
     def _enter(self, source: int | None, target: int) -> None:
@@ -214,7 +225,7 @@ class Position:
             self.session += 1
             self.buffers = self.loaded = 0
             self.has_failed = False
-        self.state = target
+        self._be_in(target)
         self.pending = self.buffer = self.load_offset = None
         self.load_written = []
         self.drained = False
@@ -227,7 +238,7 @@ class Position:
             self.owed = frozenset()
             self.has_failed = self.has_died = False
         else:
-            self.state_before_failure, self.state = self.state, None
+            self._lose_state()
 
     # -- saving ------------------------------------------------------------------------
 
@@ -279,9 +290,9 @@ class Position:
 
     def _odd(self, moment: Moment) -> None:
         self.has_failed = True
-        if moment.kind is Kind.WRITE_ODD and moment.ok and moment.offset < 4:
+        if moment.kind is kinds.WRITE_ODD and moment.ok and moment.offset < 4:
             # Undefined, and perhaps it did move the device.
-            self.state_before_failure, self.state = self.state, None
+            self._lose_state()
 
     def _note_strange(self, moment: Moment) -> None:
         self.has_failed = True
@@ -298,19 +309,19 @@ class Position:
 
 
 _STEPS: Final[dict[Kind, Callable[[Position, Moment], None]]] = {
-    Kind.READ_DEVICE_STATE: Position._read_device_state,
-    Kind.WRITE_DEVICE_STATE: Position._write_device_state,
-    Kind.READ_PENDING_BYTES: Position._read_pending_bytes,
-    Kind.READ_DATA_OFFSET: Position._read_data_offset,
-    Kind.READ_DATA_SIZE: Position._read_data_size,
-    Kind.WRITE_DATA_SIZE: Position._write_data_size,
-    Kind.WRITE_PENDING_BYTES: Position._note_strange,
-    Kind.WRITE_DATA_OFFSET: Position._note_strange,
-    Kind.READ_DATA: Position._read_data,
-    Kind.WRITE_DATA: Position._write_data,
-    Kind.READ_ODD: Position._odd,
-    Kind.WRITE_ODD: Position._odd,
-    Kind.MMAP: Position._map,
-    Kind.RESET: Position._reset,
-    Kind.FAIL: Position._fail,
+    kinds.READ_DEVICE_STATE: Position._read_device_state,
+    kinds.WRITE_DEVICE_STATE: Position._write_device_state,
+    kinds.READ_PENDING_BYTES: Position._read_pending_bytes,
+    kinds.READ_DATA_OFFSET: Position._read_data_offset,
+    kinds.READ_DATA_SIZE: Position._read_data_size,
+    kinds.WRITE_DATA_SIZE: Position._write_data_size,
+    kinds.WRITE_PENDING_BYTES: Position._note_strange,
+    kinds.WRITE_DATA_OFFSET: Position._note_strange,
+    kinds.READ_DATA: Position._read_data,
+    kinds.WRITE_DATA: Position._write_data,
+    kinds.READ_ODD: Position._odd,
+    kinds.WRITE_ODD: Position._odd,
+    kinds.MMAP: Position._map,
+    kinds.RESET: Position._reset,
+    kinds.FAIL: Position._fail,
 }

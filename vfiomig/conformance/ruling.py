@@ -7,6 +7,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+
 if TYPE_CHECKING:
     from vfiomig.conformance.moment import Moment
 
@@ -20,22 +22,19 @@ class Held(enum.Enum):
 HELD: Final = Held.HELD
 
 
-class Witness:
+class Witness(msgspec.Struct, eq=False):
     """A moment that an argument stands on: its number in the history, and its text.
 
     The text is made when it is asked for: checks name many moments, and few are told.
     """
 
-    __slots__ = ("_said", "index")
-
-    def __init__(self, index: int, said: str | Moment) -> None:
-        self.index = index
-        self._said = said
+    index: int
+    said: str | Moment
 
     @property
     def text(self) -> str:
         """What was asked, and what came of it."""
-        return self._said if isinstance(self._said, str) else self._said.text
+        return self.said if isinstance(self.said, str) else self.said.text
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Witness):

@@ -12,9 +12,10 @@ Rule 2: a driver may report an error of its session with whatever access comes n
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance import kinds
 from vfiomig.conformance.moment import Kind
 from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import DeviceState
@@ -25,38 +26,40 @@ if TYPE_CHECKING:
     from vfiomig.conformance.position import Position
     from vfiomig.conformance.ruling import Ruling
 
-_STATE: Final = Kind.READ_DEVICE_STATE
-_DATA: Final = Kind.READ_DATA
-_DATA_ACCESSES: Final = (_DATA, Kind.WRITE_DATA)
-_BUFFER: Final = (Kind.READ_DATA_OFFSET, Kind.READ_DATA_SIZE, _DATA)
-_SHOWN_BY: Final = frozenset((_STATE, Kind.READ_RESERVED, *_BUFFER))
+_STATE: Final = kinds.READ_DEVICE_STATE
+_DATA: Final = kinds.READ_DATA
+_DATA_ACCESSES: Final = (_DATA, kinds.WRITE_DATA)
+_BUFFER: Final = (kinds.READ_DATA_OFFSET, kinds.READ_DATA_SIZE, _DATA)
+_OF_BUFFER: Final = frozenset(_BUFFER)
+_SHOWN_BY: Final = frozenset((_STATE, kinds.READ_RESERVED, *_BUFFER))
 
 # What no user application does in good order: the change may be its doing.
 _OUT_OF_ORDER: Final = frozenset(
     (
-        Kind.READ_ODD,
-        Kind.WRITE_ODD,
-        Kind.WRITE_RESERVED,
-        Kind.WRITE_PENDING_BYTES,
-        Kind.WRITE_DATA_OFFSET,
-        Kind.FAIL,
+        kinds.READ_ODD,
+        kinds.WRITE_ODD,
+        kinds.WRITE_RESERVED,
+        kinds.WRITE_PENDING_BYTES,
+        kinds.WRITE_DATA_OFFSET,
+        kinds.FAIL,
     )
 )
 
 # What may rightly change the values that a check watches.
 _MOVES: Final[dict[Kind, tuple[Kind, ...]]] = {
-    Kind.WRITE_DEVICE_STATE: (_STATE, *_BUFFER),
-    Kind.RESET: (_STATE, *_BUFFER),
-    Kind.READ_PENDING_BYTES: _BUFFER,
-    Kind.WRITE_DATA_SIZE: _BUFFER,
-    Kind.WRITE_DATA: (_DATA,),
+    kinds.WRITE_DEVICE_STATE: (_STATE, *_BUFFER),
+    kinds.RESET: (_STATE, *_BUFFER),
+    kinds.READ_PENDING_BYTES: _BUFFER,
+    kinds.WRITE_DATA_SIZE: _BUFFER,
+    kinds.WRITE_DATA: (_DATA,),
 }
 
 # Where no session is that could have an error to report.
 _OUTSIDE_SESSIONS: Final = (DeviceState.STOP, DeviceState.RUNNING, DeviceState.ERROR)
 
 
-@dataclass(slots=True, kw_only=True)
+# Made of each read that shows anything, so by place: names take twice as long.
+@dataclass(slots=True)
 class _Value:
     """What was last read, and when; ``is_alone`` if nothing in question came since."""
 
@@ -83,18 +86,19 @@ class Shown:
 
     def follow(self, moment: Moment) -> None:
         """Go on behind a moment."""
-        kind = moment.kind
+        kind, values = moment.kind, self.values
         if kind in _OUT_OF_ORDER:
-            self.values.clear()
+            values.clear()
         elif not moment.ok:
             self._fail()
         elif kind in _SHOWN_BY:
             self._show(moment)
-        if kind in _MOVES:
-            for moved in _MOVES[kind]:
-                self.values.pop(moved, None)
-        if self.values and (kind is _STATE or is_dead_space(moment)):
-            for seen in self.values.values():
+        if not values:
+            return
+        for moved in _MOVES.get(kind, ()):
+            values.pop(moved, None)
+        if kind is _STATE or (kind in _DATA_ACCESSES and is_dead_space(moment)):
+            for seen in values.values():
                 seen.is_alone = False
 
     def _fail(self) -> None:
@@ -118,10 +122,10 @@ class Shown:
             elif seen.is_alone:
                 self._disagreed.add(kind)
         if _is_owed(moment):
-            self.values[kind] = _Value(value=value, moment=moment)
+            self.values[kind] = _Value(value, moment)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class _Suspected:
     """What was shown before the first access that is in question."""
 
@@ -134,62 +138,60 @@ class Standing:
     """Values that have to stand while accesses pass that owe to change nothing.
 
     ``watched`` are the reads that show them: registers, and data of the current buffer.
-    It is true while there is anything to compare.
+    ``held`` is what there is to compare: without any, only a suspect matters.
     """
 
     def __init__(self, *watched: Kind) -> None:
         self._watched = watched
-        self._held: dict[Kind, _Suspected] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._held)
+        self.held: dict[Kind, _Suspected] = {}
 
     def follow(self, moment: Moment, *, is_suspect: bool) -> Ruling | None:
         """Compare what a moment shows with what was shown before a suspect."""
-        kind, ruling = moment.kind, None
-        if kind in self._held and moment.ok:
+        kind, held, ruling = moment.kind, self.held, None
+        if kind in held and moment.ok:
             ruling = self._compare(moment)
         if is_suspect:
             self._suspect(moment)
         elif kind in _OUT_OF_ORDER:
-            self._held.clear()
+            held.clear()
         elif not moment.ok:
             self._fail()
-        if kind in _MOVES:
-            for moved in _MOVES[kind]:
-                self._held.pop(moved, None)
+        if held:
+            for moved in _MOVES.get(kind, ()):
+                held.pop(moved, None)
         return ruling
 
     def _suspect(self, moment: Moment) -> None:
-        if moment.position.armed:  # the fault may go off here, with what it entails
-            self._held.clear()
+        position, held = moment.position, self.held
+        if position.armed:  # the fault may go off here, with what it entails
+            held.clear()
             return
-        values = moment.position.shown.values
+        values = position.shown.values
+        if not values:
+            return
         for kind in self._watched:
             seen = values.get(kind)
-            if seen is not None and kind not in self._held:
-                self._held[kind] = _Suspected(
-                    seen=seen, suspect=moment, is_after_failure=seen.is_after_failure
-                )
+            if seen is not None and kind not in held:
+                held[kind] = _Suspected(seen, moment, seen.is_after_failure)
 
     def _fail(self) -> None:
         for lost in _BUFFER:
-            self._held.pop(lost, None)
-        for kind, held in self._held.items():
-            self._held[kind] = replace(held, is_after_failure=True)
+            self.held.pop(lost, None)
+        for held in self.held.values():
+            held.is_after_failure = True
 
     def _compare(self, moment: Moment) -> Ruling | None:
         kind, value = moment.kind, _shown(moment)
-        held = self._held[kind]
+        held = self.held[kind]
         if value is None or not _is_same_place(held.seen.moment, moment):
             return None  # other data: what is in question may yet be read again
-        del self._held[kind]
+        del self.held[kind]
         if held.seen.value == value:
             return HELD
         if kind is _STATE:
             for lost in _BUFFER:
-                self._held.pop(lost, None)
-        if kind in _BUFFER and not moment.position.shown.is_steady(kind):
+                self.held.pop(lost, None)
+        if kind in _OF_BUFFER and not moment.position.shown.is_steady(kind):
             return None
         if held.is_after_failure and value == DeviceState.ERROR:
             return None  # what leads to ERROR is a matter of the transitions
@@ -199,12 +201,9 @@ class Standing:
 def is_dead_space(moment: Moment) -> bool:
     """Tell whether a trapped access ends before the current buffer begins."""
     buffer = moment.position.buffer
-    return (
-        moment.kind in _DATA_ACCESSES
-        and not moment.unseen
-        and buffer is not None
-        and moment.offset + moment.size <= buffer.offset
-    )
+    if buffer is None or moment.unseen or moment.kind not in _DATA_ACCESSES:
+        return False
+    return moment.offset + moment.size <= buffer.offset
 
 
 def _is_same_place(one: Moment, other: Moment) -> bool:
@@ -235,11 +234,11 @@ def _is_of_buffer(moment: Moment) -> bool:
 def _is_owed(moment: Moment) -> bool:
     """Tell whether what a read shows is to be shown again."""
     kind, position = moment.kind, moment.position
-    if kind is _STATE or kind not in _BUFFER:
+    if kind not in _OF_BUFFER:
         return True
     if not position.pending or not position.is_saving:
         return False
-    return kind is Kind.READ_DATA_OFFSET or _has_data(position)
+    return kind is kinds.READ_DATA_OFFSET or _has_data(position)
 
 
 def _has_data(position: Position) -> bool:
@@ -275,45 +274,48 @@ def register_name(kind: Kind) -> str:
 class ReadBack:
     """A register that must not take the value that is written to it.
 
-    It is true while there is anything to compare.
+    It ``remembers`` while there is anything to compare.
     """
 
     def __init__(self, register: str, *spoils: Kind) -> None:
         self._read = Kind(f"read {register}")
         self._write = Kind(f"write {register}")
-        self._spoils = spoils
-        self._before: tuple[int, Witness] | None = None
-        self._written: tuple[int, Witness] | None = None
-
-    def __bool__(self) -> bool:
-        return self._before is not None or self._written is not None
+        self._spoils = frozenset(spoils)
+        # Moments, and not yet witnesses: one is made of each read.
+        self._before: tuple[int, Moment] | None = None
+        self._written: tuple[int, Moment] | None = None
+        self.remembers = False
 
     def follow(self, moment: Moment, *, is_owed: bool) -> Ruling | None:
         """Compare a read with the write before it.
 
         ``is_owed`` says whether this read is to be given again by the next one.
         """
-        if moment.kind is self._read:
-            return self._compare(moment, is_owed=is_owed)
-        if moment.kind is self._write:
-            self._written = None
-            before = self._before
-            # Zero and one are what a register may come to by itself.
-            if moment.value is not None and moment.value > 1 and before is not None:
-                is_other = moment.value != before[0]
-                self._written = (moment.value, witness(moment)) if is_other else None
-        elif moment.kind in self._spoils:
+        kind, ruling = moment.kind, None
+        if kind is self._read:
+            ruling = self._compare(moment, is_owed=is_owed)
+        elif kind is self._write:
+            self._note_write(moment)
+        elif self.remembers and kind in self._spoils:
             self._before = self._written = None
-        return None
+        else:
+            return None
+        self.remembers = self._before is not None or self._written is not None
+        return ruling
+
+    def _note_write(self, moment: Moment) -> None:
+        value, before, self._written = moment.value, self._before, None
+        # Zero and one are what a register may come to by itself.
+        if value is not None and value > 1 and before is not None:
+            self._written = (value, moment) if value != before[0] else None
 
     def _compare(self, moment: Moment, *, is_owed: bool) -> Ruling | None:
-        before, written = self._before, self._written
+        before, written, value = self._before, self._written, moment.value
         self._before = self._written = None
-        value = moment.value
         if value is None:
             return None
         if is_owed:
-            self._before = (value, witness(moment))
+            self._before = (value, moment)
         if before is None or written is None:
             return None
         if value == before[0]:
@@ -324,7 +326,7 @@ class ReadBack:
         return Broken(
             expected=f"{name} = {before[0]:#x}",
             actual=f"{name} = {value:#x}",
-            witnesses=(before[1], written[1], witness(moment)),
+            witnesses=(witness(before[1]), witness(written[1]), witness(moment)),
             because=(
                 f"A has {name} = {before[0]:#x}, and B owes to change nothing;",
                 f"however, C has {name} = {value:#x}, which B wrote: a contradiction.",
@@ -342,7 +344,7 @@ class Refusals:
         """Return what is broken by a refusal without an excuse."""
         earlier, self._earlier = self._earlier, None
         # EBADF is the answer of a fd that was closed; the driver was not asked.
-        if moment.errno in (0, errno.EBADF) or moment.died:
+        if not moment.errno or moment.errno == errno.EBADF or moment.died:
             return None
         self._earlier = witness(moment)
         position = moment.position

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance import kinds
+from vfiomig.conformance.data_accesses import starts_in_area
+from vfiomig.conformance.moment import Watch, during
+from vfiomig.conformance.position import SAVING, SESSIONS, WITH_BUFFER
 from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE
 from vfiomig.protocol.v1.states import DeviceState, state_name
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 # The least page size: what is no multiple of it is aligned on no machine.
 _PAGE: Final = 4096
 
-_STATE_CHANGES: Final = (Kind.WRITE_DEVICE_STATE, Kind.RESET)
+_STATE_CHANGES: Final = (kinds.WRITE_DEVICE_STATE, kinds.RESET)
 
 
 def _is_in_turn(position: Position) -> bool:
@@ -56,13 +59,13 @@ def read_only() -> Remembering:
     written: Moment | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or before or written else ASLEEP)
         ruling = None
         position = moment.position
         has_session = position.is_saving or position.is_resuming
         if moment.kind in _STATE_CHANGES or not has_session:
             before = written = None
-        elif moment.kind is Kind.WRITE_DATA_OFFSET:
+        elif moment.kind is kinds.WRITE_DATA_OFFSET:
             written = moment
         elif moment.ok:
             if before is not None and written is not None:
@@ -92,7 +95,7 @@ def behind_the_registers(moment: Moment) -> Ruling | None:
 
     Premise: it is read in its turn (V1-OFF-03).
     """
-    if not moment.ok or moment.value is None or not _is_in_turn(moment.position):
+    if moment.value is None or not _is_in_turn(moment.position):
         return None
     if moment.value >= REGISTERS_SIZE:
         return HELD
@@ -116,7 +119,7 @@ def returns_when_data_is_there(moment: Moment) -> Ruling | None:
     if moment.unseen or moment.died or not moment.size or buffer.size is None:
         return None
     end = min(buffer.offset + buffer.size, moment.region.size)
-    if not buffer.offset <= moment.offset <= moment.offset + moment.size <= end:
+    if not buffer.offset <= moment.offset <= end - moment.size:
         return None
     if moment.moved:  # a read may be short
         return HELD
@@ -142,7 +145,7 @@ def stable_within_iteration() -> Remembering:
         ruling = None
         position = moment.position
         is_owed = _is_in_turn(position) and not position.armed
-        if moment.kind is not Kind.READ_DATA_OFFSET or not is_owed or moment.died:
+        if moment.kind is not kinds.READ_DATA_OFFSET or not is_owed or moment.died:
             first = None
         elif position.buffer is None:
             first = moment if moment.ok else None
@@ -165,16 +168,16 @@ def inside_the_region(moment: Moment) -> Ruling | None:
     that was (V1-OFF-07).
     """
     position, buffer = moment.position, moment.position.buffer
-    if not moment.ok or moment.value is None or not _is_in_turn(position):
+    if moment.value is None or not _is_in_turn(position):
         return None
     what, end, limit = "data_offset", moment.value, moment.region.size - 1
-    if moment.kind is Kind.READ_DATA_SIZE:
+    if moment.kind is kinds.READ_DATA_SIZE:
         if buffer is None:
             return None
         what, end, limit = "data_offset + data_size", buffer.offset + end, limit + 1
     if end <= limit:
         return HELD
-    begins = (_offset_of(buffer),) if moment.kind is Kind.READ_DATA_SIZE else ()
+    begins = (_offset_of(buffer),) if moment.kind is kinds.READ_DATA_SIZE else ()
     return _broken(
         f"{what} <= {limit:#x}",
         f"{what} = {end:#x}",
@@ -191,16 +194,10 @@ def page_aligned_where_mapped(moment: Moment) -> Ruling | None:
     that there is a first byte.  Both were read in their turn (V1-OFF-08).
     """
     position, buffer = moment.position, moment.position.buffer
-    if not moment.ok or not _is_in_turn(position):
-        return None
-    if moment.kind is Kind.READ_DATA_OFFSET and position.is_resuming:
-        offset = moment.value
-    elif moment.kind is Kind.READ_DATA_SIZE and buffer is not None and moment.value:
-        offset = buffer.offset
-    else:
-        return None
-    areas = moment.region.areas
-    if offset is None or not any(at <= offset < at + size for at, size in areas):
+    offset = moment.value
+    if moment.kind is kinds.READ_DATA_SIZE:
+        offset = buffer.offset if buffer is not None and moment.value else None
+    if offset is None or not (_is_in_turn(position) and starts_in_area(moment, offset)):
         return None
     if not offset % _PAGE:
         return HELD
@@ -225,9 +222,9 @@ def says_where_to_write() -> Remembering:
         moment = yield ruling
         ruling = None
         position = moment.position
-        if not position.is_resuming or position.has_failed or position.armed:
+        if position.has_failed or position.armed:
             continue
-        if moment.kind is not Kind.READ_DATA_OFFSET:
+        if moment.kind is not kinds.READ_DATA_OFFSET:
             given = position.session
         elif position.session != given and not moment.died:
             ruling = HELD
@@ -246,16 +243,14 @@ def undefined_outside_sessions(moment: Moment) -> Ruling | None:
 
     Premise: the device is known to be in STOP or RUNNING (V1-OFF-10).
     """
-    state = moment.position.state
-    if state is None or state not in (DeviceState.STOP, DeviceState.RUNNING):
-        return None
     if not moment.died:
         return HELD
+    state = state_name(moment.position.state or 0)
     return _broken(
         "a value or an errno",
         "the driver died",
         (witness(moment),),
-        f"however, in {state_name(state)} the driver does not survive A",
+        f"however, in {state} the driver does not survive A",
     )
 
 
@@ -272,9 +267,7 @@ def read_only_while_bytes_are_pending() -> Remembering:
         moment = yield ruling
         ruling = None
         position = moment.position
-        if not position.is_saving:
-            continue
-        if moment.kind is Kind.READ_PENDING_BYTES:
+        if moment.kind is kinds.READ_PENDING_BYTES:
             session = position.session if moment.value else None
         elif position.buffer is None and not position.has_failed:
             ruling = HELD
@@ -298,11 +291,9 @@ def read_before_data_size() -> Remembering:
         moment = yield ruling
         ruling = None
         position = moment.position
-        if not position.is_saving:
-            continue
-        if moment.kind is Kind.READ_DATA_OFFSET:
+        if moment.kind is kinds.READ_DATA_OFFSET:
             session = position.session
-        elif moment.kind is Kind.READ_PENDING_BYTES:
+        elif moment.kind is kinds.READ_PENDING_BYTES:
             session = None
         elif position.session == session:
             ruling = HELD
@@ -322,9 +313,9 @@ def zero_means_no_iteration(moment: Moment) -> Ruling | None:
     Premise: the device is saving, and pending_bytes was 0 when it was last read in
     this device_state (V1-PEND-03).
     """
-    if not moment.position.is_saving or moment.position.pending != 0:
+    if moment.position.pending != 0:
         return None
-    if moment.kind in (Kind.READ_PENDING_BYTES, *_STATE_CHANGES):
+    if moment.kind in (kinds.READ_PENDING_BYTES, *_STATE_CHANGES):
         return HELD
     return _broken(
         "no access to a buffer while pending_bytes is 0",
@@ -346,20 +337,20 @@ def read_between_buffers() -> Remembering:
     size = reached = 0
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or again else ASLEEP)
         ruling = None
         buffer = moment.position.buffer
         if buffer is None or not buffer.size or not buffer.is_consumed:
             again = None
-        elif moment.kind is Kind.READ_PENDING_BYTES:
+        elif moment.kind is kinds.READ_PENDING_BYTES:
             ruling, again = HELD, None
         elif moment.kind in _STATE_CHANGES or moment.position.has_failed:
             again = None
-        elif moment.kind is Kind.READ_DATA_OFFSET and again is None:
+        elif moment.kind is kinds.READ_DATA_OFFSET and again is None:
             again, size, reached = moment, 0, moment.value or 0
-        elif moment.kind is Kind.READ_DATA_SIZE:
+        elif moment.kind is kinds.READ_DATA_SIZE:
             size = moment.value or 0
-        elif again and moment.kind is Kind.READ_DATA and moment.offset <= reached:
+        elif again and moment.kind is kinds.READ_DATA and moment.offset <= reached:
             count = moment.size if moment.unseen else moment.moved
             reached = max(reached, moment.offset + count)
             if size and reached >= (again.value or 0) + size:
@@ -378,23 +369,32 @@ def _went_on(buffer: Buffer, again: Moment, last: Moment) -> Broken:
     )
 
 
-_OFFSET: Final = (Kind.READ_DATA_OFFSET,)
-_PENDING: Final = (Kind.READ_PENDING_BYTES, *_OFFSET)
+_OFFSET: Final = (kinds.READ_DATA_OFFSET,)
+_SIZE: Final = (kinds.READ_DATA_SIZE,)
+_PENDING: Final = (kinds.READ_PENDING_BYTES, *_OFFSET)
 _STABLE: Final = (*_PENDING, *_STATE_CHANGES)
-_BUFFER: Final = (*_OFFSET, Kind.READ_DATA_SIZE)
-_ITERATION: Final = (*_PENDING, Kind.READ_DATA_SIZE, Kind.READ_DATA, *_STATE_CHANGES)
+_ITERATION: Final = (*_PENDING, *_SIZE, kinds.READ_DATA, *_STATE_CHANGES)
+_SIZED: Final = during(SAVING, *_SIZE, ok=True)
+_WRITES: Final = (kinds.WRITE_DATA, kinds.WRITE_DATA_SIZE)
+_RESUMING: Final = (DeviceState.RESUMING,)
+_OUTSIDE_SESSIONS: Final = (DeviceState.STOP, DeviceState.RUNNING)
 
 CHECKS: Final = {
-    read_only: (*_OFFSET, Kind.WRITE_DATA_OFFSET, *_STATE_CHANGES),
-    behind_the_registers: _OFFSET,
-    returns_when_data_is_there: (Kind.READ_DATA,),
-    stable_within_iteration: Watch(kinds=_STABLE, woken_by=_OFFSET),
-    inside_the_region: _BUFFER,
-    page_aligned_where_mapped: _BUFFER,
-    says_where_to_write: (*_OFFSET, Kind.WRITE_DATA, Kind.WRITE_DATA_SIZE),
-    undefined_outside_sessions: _OFFSET,
-    read_only_while_bytes_are_pending: _PENDING,
-    read_before_data_size: (*_PENDING, Kind.READ_DATA_SIZE),
-    zero_means_no_iteration: _ITERATION,
-    read_between_buffers: _ITERATION,
+    read_only: Watch(
+        kinds=(*_OFFSET, kinds.WRITE_DATA_OFFSET, *_STATE_CHANGES),
+        woken_by=during(SESSIONS, *_OFFSET),
+    ),
+    behind_the_registers: during(SESSIONS, *_OFFSET, ok=True),
+    returns_when_data_is_there: during(SAVING, kinds.READ_DATA),
+    stable_within_iteration: Watch(kinds=_STABLE, woken_by=during(SAVING, *_OFFSET)),
+    inside_the_region: (*during(SESSIONS, *_OFFSET, ok=True), *_SIZED),
+    page_aligned_where_mapped: (*during(_RESUMING, *_OFFSET, ok=True), *_SIZED),
+    says_where_to_write: during(_RESUMING, *_OFFSET, *_WRITES),
+    undefined_outside_sessions: during(_OUTSIDE_SESSIONS, *_OFFSET),
+    read_only_while_bytes_are_pending: during(SAVING, *_PENDING),
+    read_before_data_size: during(SAVING, *_PENDING, *_SIZE),
+    zero_means_no_iteration: during(SAVING, *_ITERATION),
+    read_between_buffers: Watch(
+        kinds=_ITERATION, woken_by=during(WITH_BUFFER, *_PENDING)
+    ),
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance import kinds
 from vfiomig.conformance.data_accesses import (
     all_moved,
     buffer_in_sequence,
@@ -19,10 +20,12 @@ from vfiomig.conformance.data_accesses import (
     is_refused,
     lies_in,
 )
-from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
+from vfiomig.conformance.moment import EVERY_KIND, Watch, during, failing
+from vfiomig.conformance.position import SAVING
 from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE
 from vfiomig.protocol.v1.saving import EMPTY_BUFFERS_LIMIT
+from vfiomig.protocol.v1.states import DeviceState
 
 if TYPE_CHECKING:
     from vfiomig.conformance.moment import Moment
@@ -101,7 +104,7 @@ def stable_within_iteration() -> Remembering:
     while True:
         moment = yield (ruling if ruling or first else ASLEEP)
         ruling = None
-        if moment.kind is not Kind.READ_DATA_SIZE:
+        if moment.kind is not kinds.READ_DATA_SIZE:
             first = None
             continue
         buffer = buffer_in_sequence(moment)
@@ -185,15 +188,15 @@ def not_written_while_saving() -> Remembering:
         ruling = None
         kind = moment.kind
         buffer = moment.position.buffer if moment.position.is_saving else None
-        if kind is Kind.WRITE_DATA_SIZE:
+        if kind is kinds.WRITE_DATA_SIZE:
             is_of_known = known and buffer and known[0] == buffer.index
             if not is_of_known or moment.died:
                 known = wrote = None
             else:
                 wrote = witness(moment)
-        elif not moment.ok or kind not in _HARMLESS:
+        elif not moment.ok or kind is not kinds.READ_DATA_SIZE:
             known = wrote = None
-        elif kind is Kind.READ_DATA_SIZE and moment.value is not None:
+        elif moment.value is not None:
             if known and wrote and buffer and known[0] == buffer.index:
                 ruling = _not_changed(known[1], known[2], wrote, moment)
             elif (buffer := buffer_in_sequence(moment)) is not None:
@@ -201,14 +204,13 @@ def not_written_while_saving() -> Remembering:
 
 
 _HARMLESS: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.READ_RESERVED,
-    Kind.READ_DATA_OFFSET,
-    Kind.READ_DATA_SIZE,
-    Kind.READ_DATA,
-    Kind.MMAP,
-    Kind.WORK,
-    Kind.SNAPSHOT,
+    kinds.READ_DEVICE_STATE,
+    kinds.READ_RESERVED,
+    kinds.READ_DATA_OFFSET,
+    kinds.READ_DATA,
+    kinds.MMAP,
+    kinds.WORK,
+    kinds.SNAPSHOT,
 )
 
 
@@ -240,12 +242,12 @@ def tells_what_was_written() -> Remembering:
     has_moved = False  # data_offset changed in the midst of a buffer
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or has_moved else ASLEEP)
         ruling = None
         position = moment.position
         if not position.is_resuming:
             has_moved = False
-        elif moment.kind is Kind.READ_DATA_OFFSET:
+        elif moment.kind is kinds.READ_DATA_OFFSET:
             is_other = moment.value != position.load_offset
             has_moved = bool(position.load_written) and (has_moved or is_other)
         else:
@@ -293,7 +295,7 @@ def refused_if_impossible(moment: Moment) -> Ruling | None:
     (V1-SIZE-08).
     """
     position = moment.position
-    if not position.is_resuming or position.has_failed or moment.value is None:
+    if position.has_failed or moment.value is None:
         return None
     offset = position.load_offset
     start = offset if offset is not None else REGISTERS_SIZE
@@ -320,8 +322,6 @@ def readable_while_resuming(moment: Moment) -> Ruling | None:
 
     Premise: device_state is RESUMING.  Value and errno are as they may (V1-SIZE-09).
     """
-    if not moment.position.is_resuming:
-        return None
     if not moment.died:
         return HELD
     return Broken(
@@ -335,16 +335,25 @@ def readable_while_resuming(moment: Moment) -> Ruling | None:
     )
 
 
-_CHANGES: Final = (Kind.WRITE_DATA_SIZE, Kind.WRITE_DATA, Kind.WRITE_DEVICE_STATE)
+_SIZE: Final = (kinds.READ_DATA_SIZE,)
+_CHANGES: Final = (kinds.WRITE_DATA_SIZE, kinds.WRITE_DATA, kinds.WRITE_DEVICE_STATE)
+_GIVEN: Final = (kinds.READ_DATA_OFFSET, kinds.WRITE_DATA_SIZE)
+_RESUMING: Final = (DeviceState.RESUMING,)
 
 CHECKS: Final = {
-    is_the_buffers_length: (Kind.READ_DATA,),
+    is_the_buffers_length: during(SAVING, kinds.READ_DATA),
     stable_within_iteration: Watch(
-        kinds=(Kind.READ_DATA_SIZE, *_CHANGES), woken_by=(Kind.READ_DATA_SIZE,)
+        kinds=(*_SIZE, *_CHANGES), woken_by=during(SAVING, *_SIZE)
     ),
-    makes_progress: (Kind.READ_DATA_SIZE,),
-    not_written_while_saving: Watch(kinds=EVERY_KIND, woken_by=(Kind.READ_DATA_SIZE,)),
-    tells_what_was_written: (Kind.READ_DATA_OFFSET, Kind.WRITE_DATA_SIZE),
-    refused_if_impossible: (Kind.WRITE_DATA_SIZE,),
-    readable_while_resuming: (Kind.READ_DATA_SIZE,),
+    makes_progress: during(SAVING, *_SIZE),
+    not_written_while_saving: Watch(
+        kinds=(
+            *(kind for kind in EVERY_KIND if kind not in _HARMLESS),
+            *failing(*_HARMLESS),
+        ),
+        woken_by=during(SAVING, *_SIZE),
+    ),
+    tells_what_was_written: Watch(kinds=_GIVEN, woken_by=during(_RESUMING, *_GIVEN)),
+    refused_if_impossible: during(_RESUMING, kinds.WRITE_DATA_SIZE),
+    readable_while_resuming: during(_RESUMING, *_SIZE),
 }

@@ -14,8 +14,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind
-from vfiomig.conformance.ruling import HELD, Broken, Remembering, Ruling, witness
+from vfiomig.conformance import kinds
+from vfiomig.conformance.moment import Watch, during, failing, succeeding
+from vfiomig.conformance.position import SAVING
+from vfiomig.conformance.ruling import (
+    ASLEEP,
+    HELD,
+    Broken,
+    Remembering,
+    Ruling,
+    witness,
+)
 from vfiomig.protocol.v1.states import (
     DEFAULT_STATE,
     ArcClass,
@@ -33,12 +42,12 @@ _RESERVED_BITS: Final = 0xFFFFFFFF & ~VFIO_DEVICE_STATE_MASK
 
 # All that reads device_state, or may move it.
 _STATE_KINDS: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.WRITE_DEVICE_STATE,
-    Kind.READ_ODD,
-    Kind.WRITE_ODD,
-    Kind.RESET,
-    Kind.CLOSE,
+    kinds.READ_DEVICE_STATE,
+    kinds.WRITE_DEVICE_STATE,
+    kinds.READ_ODD,
+    kinds.WRITE_ODD,
+    kinds.RESET,
+    kinds.CLOSE,
 )
 
 
@@ -51,13 +60,11 @@ def running_on_open() -> Remembering:
     ruling: Ruling | None = None
     is_settled = False
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or not is_settled else ASLEEP)
         ruling = None
-        if is_settled:
-            continue
-        if moment.kind is not Kind.READ_DEVICE_STATE:
-            is_settled = True
-        elif moment.value is not None:
+        if moment.kind is not kinds.READ_DEVICE_STATE:
+            is_settled = moment.kind is not kinds.OPEN
+        elif moment.value is not None and not is_settled:
             is_settled = True
             ruling = HELD
             if moment.value != DEFAULT_STATE:
@@ -74,13 +81,13 @@ def no_invalid_state_reported() -> Remembering:
     ruling: Ruling | None = None
     is_undefined = False
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or is_undefined else ASLEEP)
         ruling = None
-        if moment.kind is Kind.WRITE_ODD:
+        if moment.kind is kinds.WRITE_ODD:
             is_undefined = True
-        elif moment.kind in (Kind.WRITE_DEVICE_STATE, Kind.RESET):
+        elif moment.kind in (kinds.WRITE_DEVICE_STATE, kinds.RESET):
             is_undefined = is_undefined and not moment.ok
-        elif moment.kind is Kind.READ_DEVICE_STATE and not is_undefined:
+        elif moment.kind is kinds.READ_DEVICE_STATE and not is_undefined:
             state = _state_of(moment)
             if state in _INVALID:
                 ruling = _reads_wrong("a state, or 110b", (moment,))
@@ -110,9 +117,9 @@ def _refusal(*values: int) -> Remembering:
     refused: Moment | None = None
     stood: int | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or refused else ASLEEP)
         ruling = None
-        if moment.kind is Kind.READ_DEVICE_STATE:
+        if moment.kind is kinds.READ_DEVICE_STATE:
             state = _state_of(moment)
             if refused is not None and state is not None:
                 why = f"A failed, and the device was in {_bits(stood)} before it"
@@ -122,7 +129,7 @@ def _refusal(*values: int) -> Remembering:
                 refused = None
         else:
             refused = None
-            if moment.kind is Kind.WRITE_DEVICE_STATE and _state_of(moment) in values:
+            if moment.kind is kinds.WRITE_DEVICE_STATE and _state_of(moment) in values:
                 ruling = _refused(moment)
                 stood = moment.position.state
                 if stood in _VALID and "device_state" not in moment.position.armed:
@@ -159,10 +166,10 @@ def reserved_bits_preserved() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
-        if moment.kind is Kind.READ_DEVICE_STATE:
+        if moment.kind is kinds.READ_DEVICE_STATE:
             was_tried = True
             last = moment if moment.value is not None else None
-        elif moment.kind is Kind.WRITE_DEVICE_STATE:
+        elif moment.kind is kinds.WRITE_DEVICE_STATE:
             if last is not None or not was_tried:
                 ruling = _preserved(last, moment)
         else:
@@ -234,9 +241,9 @@ def reads_as_written() -> Remembering:
     ruling: Ruling | None = None
     written: Moment | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or written else ASLEEP)
         ruling = None
-        if moment.kind is not Kind.READ_DEVICE_STATE:
+        if moment.kind is not kinds.READ_DEVICE_STATE:
             written = _transition(moment)
         elif written is not None and moment.value is not None:
             if not _failed_into_error(moment):
@@ -256,9 +263,9 @@ def moves_only_when_asked() -> Remembering:
     ruling: Ruling | None = None
     last: Moment | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or last else ASLEEP)
         ruling = None
-        if moment.kind is not Kind.READ_DEVICE_STATE:
+        if moment.kind is not kinds.READ_DEVICE_STATE:
             last = None
         elif moment.value is not None:
             if last is not None and not _failed_into_error(moment):
@@ -279,9 +286,9 @@ def complete_when_the_write_returns() -> Remembering:
     written: Moment | None = None
     early: Moment | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or written else ASLEEP)
         ruling = None
-        if moment.kind is not Kind.READ_DEVICE_STATE:
+        if moment.kind is not kinds.READ_DEVICE_STATE:
             written, early = _transition(moment), None
         elif written is not None and moment.value is not None:
             if _state_of(written) != _state_of(moment):
@@ -314,12 +321,12 @@ def error_is_110b() -> Remembering:
     ruling: Ruling | None = None
     failed: Moment | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or failed else ASLEEP)
         ruling = None
-        if moment.kind is Kind.WRITE_DEVICE_STATE:
+        if moment.kind is kinds.WRITE_DEVICE_STATE:
             is_judged = moment.errno and moment.position.state in _VALID
             failed = moment if is_judged else None
-        elif moment.kind is not Kind.READ_DEVICE_STATE:
+        elif moment.kind is not kinds.READ_DEVICE_STATE:
             failed = None
         elif failed is not None and moment.value is not None:
             state = _state_of(moment)
@@ -333,7 +340,7 @@ def error_is_110b() -> Remembering:
 
 def _transition(moment: Moment) -> Moment | None:
     """Return a successful write of a valid state."""
-    if moment.kind is not Kind.WRITE_DEVICE_STATE or not moment.ok:
+    if moment.kind is not kinds.WRITE_DEVICE_STATE or not moment.ok:
         return None
     return moment if _state_of(moment) in _VALID else None
 
@@ -363,15 +370,23 @@ def _reads_wrong(expected: str, moments: tuple[Moment, ...], *why: str) -> Broke
     )
 
 
+_READ: Final = (kinds.READ_DEVICE_STATE,)
+_WRITE: Final = (kinds.WRITE_DEVICE_STATE,)
+_REFUSED: Final = Watch(kinds=_STATE_KINDS, woken_by=_WRITE)
+_WRITTEN: Final = Watch(kinds=_STATE_KINDS, woken_by=succeeding(*_WRITE))
+
 CHECKS: Final = {
-    running_on_open: _STATE_KINDS,
-    no_invalid_state_reported: _STATE_KINDS,
-    invalid_values_refused: _STATE_KINDS,
-    error_not_for_the_asking: _STATE_KINDS,
+    running_on_open: Watch(kinds=_STATE_KINDS, woken_by=(kinds.OPEN,)),
+    no_invalid_state_reported: Watch(
+        kinds=_STATE_KINDS, woken_by=(*_READ, kinds.WRITE_ODD)
+    ),
+    invalid_values_refused: _REFUSED,
+    error_not_for_the_asking: _REFUSED,
     reserved_bits_preserved: _STATE_KINDS,
-    reserved_bits_accepted_back: (Kind.WRITE_DEVICE_STATE,),
-    reads_as_written: _STATE_KINDS,
-    moves_only_when_asked: _STATE_KINDS,
-    complete_when_the_write_returns: _STATE_KINDS,
-    error_is_110b: _STATE_KINDS,
+    # No other state has an arc that must succeed, whatever was loaded.
+    reserved_bits_accepted_back: during((DeviceState.RUNNING, *SAVING), *_WRITE),
+    reads_as_written: _WRITTEN,
+    moves_only_when_asked: Watch(kinds=_STATE_KINDS, woken_by=_READ),
+    complete_when_the_write_returns: _WRITTEN,
+    error_is_110b: Watch(kinds=_STATE_KINDS, woken_by=failing(*_WRITE)),
 }

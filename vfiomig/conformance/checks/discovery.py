@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind
+from vfiomig.conformance import kinds
 from vfiomig.conformance.ruling import HELD, Broken, witness
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE
 
@@ -74,14 +74,14 @@ def no_ndma_bit() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
-        if moment.kind is not Kind.READ_DEVICE_STATE:
+        if moment.kind is not kinds.READ_DEVICE_STATE:
             is_written = is_written or _may_write_ndma(moment)
         elif moment.value is not None and not is_written:
             ruling = _ndma_bit(moment, moment.value)
 
 
 def _may_write_ndma(moment: Moment) -> bool:
-    if moment.kind is Kind.WRITE_ODD:
+    if moment.kind is kinds.WRITE_ODD:
         return moment.offset < 4  # device_state is the first four bytes
     return moment.value is None or bool(moment.value & _NDMA)
 
@@ -101,7 +101,7 @@ def _ndma_bit(moment: Moment, value: int) -> Ruling:
 
 
 CHECKS: Final = {
-    data_section_follows: (Kind.OPEN,),
-    reset_supported: (Kind.RESET,),
-    no_ndma_bit: (Kind.READ_DEVICE_STATE, Kind.WRITE_DEVICE_STATE, Kind.WRITE_ODD),
+    data_section_follows: (kinds.OPEN,),
+    reset_supported: (kinds.RESET,),
+    no_ndma_bit: (kinds.READ_DEVICE_STATE, kinds.WRITE_DEVICE_STATE, kinds.WRITE_ODD),
 }

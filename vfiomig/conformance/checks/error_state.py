@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance import kinds
 from vfiomig.conformance.checks.transitions import target_of
-from vfiomig.conformance.moment import Kind
-from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.conformance.moment import Watch
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import DeviceState, state_name
 
 if TYPE_CHECKING:
     from vfiomig.conformance.moment import Moment
     from vfiomig.conformance.ruling import Remembering, Ruling
+
+# A look-up in an enum takes long, and this one is compared at every read.
+_ERROR: Final = DeviceState.ERROR
 
 
 def error_only_by_failed_transition() -> Remembering:
@@ -30,7 +34,7 @@ def error_only_by_failed_transition() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
-        if moment.kind is Kind.READ_DEVICE_STATE and not moment.position.has_died:
+        if moment.kind is kinds.READ_DEVICE_STATE and not moment.position.has_died:
             ruling = _error_entered(known, moment)
         if moment.ok:
             known = witness(moment)
@@ -38,7 +42,7 @@ def error_only_by_failed_transition() -> Remembering:
 
 def _error_entered(known: Witness | None, moment: Moment) -> Ruling | None:
     position = moment.position
-    if target_of(moment) != DeviceState.ERROR or position.in_error:
+    if target_of(moment) != _ERROR or position.in_error:
         return None
     if position.state is None:
         return HELD if position.attempted is not None else None
@@ -65,18 +69,18 @@ def no_write_leaves_error() -> Remembering:
     failed: Witness | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or seen or failed else ASLEEP)
         ruling = None
-        if moment.kind is Kind.WRITE_DEVICE_STATE:
+        if moment.kind is kinds.WRITE_DEVICE_STATE:
             if seen is not None and moment.ok:
                 ruling = _left_error(seen, moment, "the write fails", "B succeeds")
             is_refused = moment.errno and not moment.died
             failed = witness(moment) if is_refused and seen is not None else None
             seen = seen if is_refused else None
-        elif moment.kind is not Kind.READ_DEVICE_STATE:
+        elif moment.kind is not kinds.READ_DEVICE_STATE:
             seen = failed = None
         elif moment.ok:
-            is_error = target_of(moment) == DeviceState.ERROR
+            is_error = target_of(moment) == _ERROR
             if failed is not None:
                 ruling = HELD if is_error else _recovered(failed, moment)
             seen, failed = witness(moment) if is_error else None, None
@@ -110,14 +114,14 @@ def leave_error_by_reset() -> Remembering:
     seen: Witness | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or seen else ASLEEP)
         ruling = None
-        if moment.kind is Kind.READ_DEVICE_STATE:
+        if moment.kind is kinds.READ_DEVICE_STATE:
             if moment.ok:
-                is_error = target_of(moment) == DeviceState.ERROR
+                is_error = target_of(moment) == _ERROR
                 seen = witness(moment) if is_error else None
         elif seen is not None:
-            is_write = moment.kind is Kind.WRITE_DEVICE_STATE
+            is_write = moment.kind is kinds.WRITE_DEVICE_STATE
             ruling = _wrote_in_error(seen, moment) if is_write else HELD
             seen = None
 
@@ -135,11 +139,12 @@ def _wrote_in_error(seen: Witness, moment: Moment) -> Broken:
     )
 
 
-_SETTLING: Final = (Kind.READ_DEVICE_STATE, Kind.WRITE_DEVICE_STATE, Kind.RESET)
-_STATE: Final = (*_SETTLING, Kind.CLOSE)
+_READ: Final = (kinds.READ_DEVICE_STATE,)
+_SETTLING: Final = (*_READ, kinds.WRITE_DEVICE_STATE, kinds.RESET)
+_STATE: Final = (*_SETTLING, kinds.CLOSE)
 
 CHECKS: Final = {
-    error_only_by_failed_transition: (Kind.OPEN, *_SETTLING),
-    no_write_leaves_error: (*_STATE, Kind.WRITE_ODD),
-    leave_error_by_reset: _STATE,
+    error_only_by_failed_transition: (kinds.OPEN, *_SETTLING),
+    no_write_leaves_error: Watch(kinds=(*_STATE, kinds.WRITE_ODD), woken_by=_READ),
+    leave_error_by_reset: Watch(kinds=_STATE, woken_by=_READ),
 }

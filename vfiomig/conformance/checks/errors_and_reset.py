@@ -12,8 +12,9 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind
-from vfiomig.conformance.ruling import HELD, Broken, witness
+from vfiomig.conformance import kinds
+from vfiomig.conformance.moment import Watch
+from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, witness
 from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState, state_name
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
@@ -39,9 +40,9 @@ def reset_recovers_from_error() -> Remembering:
     has_reset = False
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or reset else ASLEEP)
         ruling = None
-        if moment.kind is Kind.READ_DEVICE_STATE:
+        if moment.kind is kinds.READ_DEVICE_STATE:
             if moment.value is None:
                 continue
             if shown is not None and reset is not None:
@@ -49,7 +50,7 @@ def reset_recovers_from_error() -> Remembering:
             reset = None
             is_error = moment.value & VFIO_DEVICE_STATE_MASK == DeviceState.ERROR
             shown = witness(moment) if is_error else None
-        elif moment.kind is Kind.RESET:
+        elif moment.kind is kinds.RESET:
             has_reset = has_reset or moment.ok
             reset = None
             if shown is None or not moment.position.in_error:
@@ -58,7 +59,7 @@ def reset_recovers_from_error() -> Remembering:
                 reset = witness(moment)
             elif not _is_excused(moment, has_reset=has_reset):
                 ruling = _refused_reset(shown, moment)
-        elif moment.kind is Kind.WRITE_ODD:
+        elif moment.kind is kinds.WRITE_ODD:
             if moment.offset < 4:
                 reset = None
         else:
@@ -114,18 +115,18 @@ def reset_enters_running() -> Remembering:
     before: Witness | None = None  # a reset that succeeded
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or reset else ASLEEP)
         ruling = None
-        if moment.kind is Kind.READ_DEVICE_STATE:
+        if moment.kind is kinds.READ_DEVICE_STATE:
             if moment.value is not None and reset is not None:
                 ruling = _default(reset, moment, moment.value)
                 reset = None
-        elif moment.kind is Kind.RESET:
+        elif moment.kind is kinds.RESET:
             reset = witness(moment) if moment.ok else None
             if reset is None and before is not None:
                 ruling = _refused_elsewhere(before, moment)
             before = reset or before
-        elif moment.kind is Kind.WRITE_DEVICE_STATE or moment.offset < 4:
+        elif moment.kind is kinds.WRITE_DEVICE_STATE or moment.offset < 4:
             reset = None
 
 
@@ -186,14 +187,16 @@ def only_valid_states_written(moment: Moment) -> Ruling | None:
 
 
 _STATE_KINDS: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.WRITE_DEVICE_STATE,
-    Kind.WRITE_ODD,
-    Kind.RESET,
+    kinds.READ_DEVICE_STATE,
+    kinds.WRITE_DEVICE_STATE,
+    kinds.WRITE_ODD,
+    kinds.RESET,
 )
 
 CHECKS: Final = {
-    reset_recovers_from_error: _STATE_KINDS,
-    reset_enters_running: _STATE_KINDS,
-    only_valid_states_written: (Kind.WRITE_DEVICE_STATE,),
+    reset_recovers_from_error: Watch(
+        kinds=_STATE_KINDS, woken_by=(kinds.READ_DEVICE_STATE, kinds.RESET)
+    ),
+    reset_enters_running: Watch(kinds=_STATE_KINDS, woken_by=(kinds.RESET,)),
+    only_valid_states_written: (kinds.WRITE_DEVICE_STATE,),
 }

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance import kinds
 from vfiomig.conformance.checks.transitions import is_healthy, target_of
-from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance.moment import Watch, failing
 from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import (
     ArcClass,
@@ -61,28 +62,25 @@ class _Refusals:
     """
 
     def __init__(self) -> None:
-        self._last: _Refusal | None = None
-
-    def __bool__(self) -> bool:
-        return self._last is not None
+        self.last: _Refusal | None = None
 
     def settled_by(self, moment: Moment) -> _Refusal | None:
         """Return the failed write that a moment settles."""
         kind = moment.kind
-        if kind is Kind.WRITE_DEVICE_STATE:
-            self._last = self._refusal(moment)
-        elif kind is not Kind.READ_DEVICE_STATE:
-            self._last = None
+        if kind is kinds.WRITE_DEVICE_STATE:
+            self.last = self._refusal(moment)
+        elif kind is not kinds.READ_DEVICE_STATE:
+            self.last = None
         elif moment.ok and moment.value is not None:
-            settled, self._last = self._last, None
+            settled, self.last = self.last, None
             return settled
         return None
 
     def _refusal(self, moment: Moment) -> _Refusal | None:
         target, position = target_of(moment), moment.position
         before = position.state
-        if before is None and self._last is not None:
-            before = self._last.before
+        if before is None and self.last is not None:
+            before = self.last.before
         is_refused = moment.errno and not moment.died
         if not is_refused or target is None or before is None:
             return None
@@ -102,7 +100,7 @@ def _settled(
     refusals = _Refusals()
     ruling: Ruling | None = None
     while True:
-        moment = yield (ruling if ruling or refusals else ASLEEP)
+        moment = yield (ruling if ruling or refusals.last else ASLEEP)
         ruling = None
         refusal = refusals.settled_by(moment)
         state = target_of(moment)
@@ -156,15 +154,15 @@ def failure_is_an_errno() -> Remembering:
     before, target = 0, 0
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or written else ASLEEP)
         ruling = None
         state = target_of(moment)
-        if moment.kind is Kind.WRITE_DEVICE_STATE:
+        if moment.kind is kinds.WRITE_DEVICE_STATE:
             ruling = _told(moment)
             written = None
             if moment.ok and state is not None and moment.position.state is not None:
                 written, before, target = witness(moment), moment.position.state, state
-        elif moment.kind is not Kind.READ_DEVICE_STATE:
+        elif moment.kind is not kinds.READ_DEVICE_STATE:
             written = None
         elif moment.ok and state is not None and written is not None:
             if state != target and state in (before, DeviceState.ERROR):
@@ -225,15 +223,15 @@ def read_again_after_failure() -> Remembering:
     failed: Witness | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or failed else ASLEEP)
         ruling = None
         kind = moment.kind
         if failed is not None:
-            if kind is Kind.READ_DEVICE_STATE:
+            if kind is kinds.READ_DEVICE_STATE:
                 ruling = HELD
-            elif kind not in (Kind.RESET, Kind.CLOSE):
+            elif kind not in (kinds.RESET, kinds.CLOSE):
                 ruling = _went_on(failed, moment)
-        is_failed = kind is Kind.WRITE_DEVICE_STATE and moment.errno
+        is_failed = kind is kinds.WRITE_DEVICE_STATE and moment.errno
         failed = witness(moment) if is_failed and not moment.died else None
 
 
@@ -309,27 +307,28 @@ def _refused_cleanly(refusal: _Refusal, state: int, moment: Moment) -> Ruling | 
 
 
 _STATE: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.WRITE_DEVICE_STATE,
-    Kind.WRITE_ODD,
-    Kind.RESET,
-    Kind.CLOSE,
+    kinds.READ_DEVICE_STATE,
+    kinds.WRITE_DEVICE_STATE,
+    kinds.WRITE_ODD,
+    kinds.RESET,
+    kinds.CLOSE,
 )
-_SETTLED: Final = Watch(kinds=_STATE, woken_by=(Kind.WRITE_DEVICE_STATE,))
+_REFUSED: Final = failing(kinds.WRITE_DEVICE_STATE)
+_SETTLED: Final = Watch(kinds=_STATE, woken_by=_REFUSED)
 _GOING_ON: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.WRITE_DEVICE_STATE,
-    Kind.RESET,
-    Kind.CLOSE,
-    Kind.READ_DATA_OFFSET,
-    Kind.WRITE_DATA_SIZE,
+    kinds.READ_DEVICE_STATE,
+    kinds.WRITE_DEVICE_STATE,
+    kinds.RESET,
+    kinds.CLOSE,
+    kinds.READ_DATA_OFFSET,
+    kinds.WRITE_DATA_SIZE,
 )
 
 CHECKS: Final = {
     success_is_returned: _SETTLED,
-    failure_is_an_errno: _STATE,
+    failure_is_an_errno: Watch(kinds=_STATE, woken_by=(kinds.WRITE_DEVICE_STATE,)),
     previous_state_or_error: _SETTLED,
-    read_again_after_failure: _GOING_ON,
+    read_again_after_failure: Watch(kinds=_GOING_ON, woken_by=_REFUSED),
     error_is_the_last_resort: _SETTLED,
     several_bits_unwound: _SETTLED,
     undrawn_arc_refused_cleanly: _SETTLED,

@@ -16,7 +16,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
+from vfiomig.conformance import kinds
+from vfiomig.conformance.data_accesses import meets_area
+from vfiomig.conformance.moment import EVERY_KIND, Watch, during, outside
+from vfiomig.conformance.position import SAVING
 from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, witness
 from vfiomig.protocol.v1.states import DeviceState, state_name
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
@@ -28,17 +31,18 @@ if TYPE_CHECKING:
 
 # What gives a stopped driver no reason to answer differently at the next read.
 _WITHOUT_EFFECT: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.READ_RESERVED,
-    Kind.MMAP,
-    Kind.WORK,
-    Kind.SNAPSHOT,
+    kinds.READ_DEVICE_STATE,
+    kinds.READ_RESERVED,
+    kinds.MMAP,
+    kinds.WORK,
+    kinds.SNAPSHOT,
 )
 
 # So many separate ranges of a buffer, and `Position` may have forgotten one.
 _MANY_RANGES: Final = 64
 
-_STATE_CHANGES: Final = (Kind.WRITE_DEVICE_STATE, Kind.RESET)
+_STOP_AND_COPY: Final = DeviceState.STOP_AND_COPY  # compared at every read
+_STATE_CHANGES: Final = (kinds.WRITE_DEVICE_STATE, kinds.RESET)
 _OUTSIDE_SAVING: Final = (DeviceState.STOP, DeviceState.RUNNING, DeviceState.RESUMING)
 
 
@@ -46,22 +50,16 @@ class _StoppedReads:
     """The reads of pending_bytes while the device stays in stop-and-copy."""
 
     def __init__(self) -> None:
-        self._last: Moment | None = None
-
-    def __bool__(self) -> bool:
-        return self._last is not None
+        self.last: Moment | None = None
 
     def before(self, moment: Moment) -> Moment | None:
-        """Return the read before this one, if nothing of effect lies between."""
-        is_read = moment.kind is Kind.READ_PENDING_BYTES
-        if moment.position.state != DeviceState.STOP_AND_COPY:
-            self._last = None
-        elif is_read:
-            last, self._last = self._last, moment if moment.ok else None
-            return last if moment.ok else None
-        elif moment.kind not in _WITHOUT_EFFECT:
-            self._last = None
-        return None
+        """Return the read before this one; whatever else is given is of effect."""
+        last, self.last = self.last, None
+        is_stopped = moment.position.state == _STOP_AND_COPY
+        if moment.kind is not kinds.READ_PENDING_BYTES or not is_stopped:
+            return None
+        self.last = moment if moment.ok else None
+        return last if moment.ok else None
 
 
 def _broken(
@@ -82,10 +80,7 @@ def _may_be_unseen(moment: Moment, buffer: Buffer) -> bool:
     if not moment.position.mapped:
         return False
     end = moment.region.size if buffer.size is None else buffer.offset + buffer.size
-    return any(
-        first < end and buffer.offset < first + length
-        for first, length in moment.region.areas
-    )
+    return meets_area(moment, buffer.offset, end)
 
 
 def _is_given_up(moment: Moment) -> bool:
@@ -106,13 +101,13 @@ def read_only() -> Remembering:
     written: Moment | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield (ruling if ruling or reads or written else ASLEEP)
+        moment = yield (ruling if ruling or reads.last or written else ASLEEP)
         ruling = None
-        if moment.kind is Kind.WRITE_PENDING_BYTES:
+        if moment.kind is kinds.WRITE_PENDING_BYTES:
             written = moment
             continue
         before = reads.before(moment)
-        if moment.kind is not Kind.READ_PENDING_BYTES:
+        if moment.kind is not kinds.READ_PENDING_BYTES:
             continue
         if before is not None and written is not None:
             ruling = _not_set(before, written, moment)
@@ -145,7 +140,7 @@ def any_number_of_reads_works() -> Remembering:
     spoiled: int | None = None  # the session in which the sequence was not kept
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or reads else ASLEEP)
         ruling = None
         position = moment.position
         is_healthy = not position.has_failed and not position.armed
@@ -155,11 +150,11 @@ def any_number_of_reads_works() -> Remembering:
             reads, spoiled = (), position.session
         elif not moment.ok:
             # The second read itself may be the one that fails.
-            is_read = moment.kind is Kind.READ_PENDING_BYTES
+            is_read = moment.kind is kinds.READ_PENDING_BYTES
             is_second = is_read and reads and position.buffer is None
             if not moment.died and (len(reads) == 2 or is_second):
                 ruling = _does_not_work(reads, moment)
-        elif moment.kind is Kind.READ_PENDING_BYTES:
+        elif moment.kind is kinds.READ_PENDING_BYTES:
             if position.buffer is not None:
                 ruling = HELD if len(reads) == 2 else None
                 reads = ()
@@ -168,14 +163,13 @@ def any_number_of_reads_works() -> Remembering:
 
 def _is_out_of_turn(moment: Moment) -> bool:
     """Tell whether the user application left the sequence of saving."""
-    position = moment.position
-    match moment.kind:
-        case Kind.READ_PENDING_BYTES:
-            return _is_given_up(moment)
-        case Kind.READ_DATA_OFFSET:
-            return position.buffer is None and not position.pending
-        case Kind.READ_DATA_SIZE:
-            return position.buffer is None
+    position, kind = moment.position, moment.kind
+    if kind is kinds.READ_DATA_OFFSET:
+        return position.buffer is None and not position.pending
+    if kind is kinds.READ_DATA_SIZE:
+        return position.buffer is None
+    if kind is kinds.READ_PENDING_BYTES:
+        return _is_given_up(moment)
     return True  # writes of data or data_size
 
 
@@ -201,12 +195,12 @@ def zero_in_stop_and_copy_is_the_end() -> Remembering:
     is_spoiled = False
     ruling: Ruling | None = None
     while True:
-        moment = yield (ruling if ruling or reads or is_spoiled else ASLEEP)
+        moment = yield (ruling if ruling or reads.last or is_spoiled else ASLEEP)
         ruling = None
         zero = reads.before(moment)
-        if moment.position.state != DeviceState.STOP_AND_COPY:
+        if moment.position.state != _STOP_AND_COPY:
             is_spoiled = False
-        elif moment.kind is Kind.READ_PENDING_BYTES:
+        elif moment.kind is kinds.READ_PENDING_BYTES:
             is_spoiled |= moment.position.has_failed or _is_given_up(moment)
             if zero is not None and zero.value == 0 and not is_spoiled:
                 ruling = _same(zero, moment, "A reads that the stream has ended")
@@ -276,7 +270,7 @@ def stable_while_stopped() -> Remembering:
     reads = _StoppedReads()
     ruling: Ruling | None = None
     while True:
-        moment = yield (ruling if ruling or reads else ASLEEP)
+        moment = yield (ruling if ruling or reads.last else ASLEEP)
         ruling = None
         first = reads.before(moment)
         if first is not None and not moment.position.has_failed:
@@ -297,15 +291,15 @@ def read_after_consumption() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
-        if moment.kind is Kind.READ_DATA:
+        if moment.kind is kinds.READ_DATA:
             is_data_seen = True
             ruling, suspected = suspected, None
-        elif moment.kind is Kind.READ_DATA_OFFSET:
+        elif moment.kind is kinds.READ_DATA_OFFSET:
             offset = moment if moment.position.buffer is None else offset
-        elif moment.kind is Kind.READ_DATA_SIZE:
+        elif moment.kind is kinds.READ_DATA_SIZE:
             is_sized = True
         else:
-            if moment.kind is Kind.READ_PENDING_BYTES and offset is not None:
+            if moment.kind is kinds.READ_PENDING_BYTES and offset is not None:
                 ruling = _consumed(offset, moment, is_sized=is_sized)
             if ruling is not HELD and is_sized and not is_data_seen:
                 ruling, suspected = None, suspected or ruling
@@ -337,11 +331,10 @@ def undefined_outside_saving(moment: Moment) -> Ruling | None:
 
     Premise: the device is known to be in STOP, RUNNING or RESUMING (V1-PEND-16).
     """
-    state = moment.position.state
-    if state not in _OUTSIDE_SAVING:
-        return None
     if not moment.died:
         return HELD
+    state = moment.position.state
+    assert state is not None
     return _broken(
         "a value or an errno",
         "the driver died",
@@ -359,7 +352,7 @@ def no_condition_of_stopping(moment: Moment) -> Ruling | None:
     (V1-PEND-17).
     """
     position = moment.position
-    if position.state != DeviceState.PRE_COPY or not position.pending or moment.died:
+    if not position.pending or moment.died:
         return None
     reserved = (position.raw_state or 0) & ~VFIO_DEVICE_STATE_MASK
     is_asked = moment.value == DeviceState.STOP_AND_COPY | reserved
@@ -377,24 +370,29 @@ def no_condition_of_stopping(moment: Moment) -> Ruling | None:
     )
 
 
-_ITERATION: Final = (
-    Kind.READ_PENDING_BYTES,
-    Kind.READ_DATA_OFFSET,
-    Kind.READ_DATA_SIZE,
-    Kind.READ_DATA,
+_READ: Final = (kinds.READ_PENDING_BYTES,)
+_REGISTERS: Final = (*_READ, kinds.READ_DATA_OFFSET, kinds.READ_DATA_SIZE)
+_ITERATION: Final = (*_REGISTERS, kinds.READ_DATA)
+_IN_TURN: Final = (*_REGISTERS, kinds.WRITE_DATA_SIZE, kinds.WRITE_DATA)
+_STOPPED: Final = (_STOP_AND_COPY,)
+_READ_STOPPED: Final = during(_STOPPED, *_READ)
+_OF_EFFECT: Final = (
+    *(kind for kind in EVERY_KIND if kind not in _WITHOUT_EFFECT),
+    *outside(_STOPPED, *_WITHOUT_EFFECT),
 )
-_READ_OR_WRITTEN: Final = (Kind.READ_PENDING_BYTES, Kind.WRITE_PENDING_BYTES)
-_READ_AND_WATCHED: Final = Watch(kinds=EVERY_KIND, woken_by=(Kind.READ_PENDING_BYTES,))
-_REGISTERS_AND_WRITES: Final = (*_ITERATION[:3], Kind.WRITE_DATA_SIZE, Kind.WRITE_DATA)
+_READ_AND_WATCHED: Final = Watch(kinds=_OF_EFFECT, woken_by=_READ_STOPPED)
 
 CHECKS: Final = {
-    read_only: Watch(kinds=EVERY_KIND, woken_by=_READ_OR_WRITTEN),
-    any_number_of_reads_works: (*_REGISTERS_AND_WRITES, *_STATE_CHANGES),
+    read_only: _READ_AND_WATCHED,
+    any_number_of_reads_works: Watch(
+        kinds=(*_IN_TURN, *_STATE_CHANGES),
+        woken_by=during(SAVING, *_IN_TURN),
+    ),
     zero_in_stop_and_copy_is_the_end: _READ_AND_WATCHED,
     iterated_until_zero: _STATE_CHANGES,
     stable_while_stopped: _READ_AND_WATCHED,
     read_after_consumption: (*_ITERATION, *_STATE_CHANGES),
-    undefined_outside_saving: (Kind.READ_PENDING_BYTES,),
-    no_condition_of_stopping: (Kind.WRITE_DEVICE_STATE,),
+    undefined_outside_saving: during(_OUTSIDE_SAVING, *_READ),
+    no_condition_of_stopping: during((DeviceState.PRE_COPY,), kinds.WRITE_DEVICE_STATE),
 }
 ACROSS: Final = frozenset({iterated_until_zero})

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance import kinds
+from vfiomig.conformance.moment import Kind, Watch, during
+from vfiomig.conformance.position import SAVING, WITH_BUFFER
 from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, witness
 from vfiomig.conformance.standing import (
     ReadBack,
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
     from vfiomig.conformance.moment import Moment
     from vfiomig.conformance.ruling import Remembering, Ruling
 
-_STATE: Final = Kind.READ_DEVICE_STATE
-_DATA: Final = (Kind.READ_DATA, Kind.WRITE_DATA)
-_BUFFER: Final = (Kind.READ_DATA_OFFSET, Kind.READ_DATA_SIZE, Kind.READ_DATA)
-_ODD: Final = (Kind.READ_ODD, Kind.WRITE_ODD)
-_READ_ONLY: Final = (Kind.WRITE_PENDING_BYTES, Kind.WRITE_DATA_OFFSET)
+_STOP_AND_COPY: Final = DeviceState.STOP_AND_COPY  # compared at every access
+_STATE: Final = kinds.READ_DEVICE_STATE
+_DATA: Final = (kinds.READ_DATA, kinds.WRITE_DATA)
+_BUFFER: Final = (kinds.READ_DATA_OFFSET, kinds.READ_DATA_SIZE, kinds.READ_DATA)
+_ODD: Final = (kinds.READ_ODD, kinds.WRITE_ODD)
+_SPOILS_PENDING: Final = (kinds.READ_DATA, kinds.READ_DATA_SIZE)
+_READ_ONLY: Final = (kinds.WRITE_PENDING_BYTES, kinds.WRITE_DATA_OFFSET)
 _NATIVE: Final = tuple(
     Kind(f"{access} {register.value}")
     for access in ("read", "write")
@@ -99,19 +103,17 @@ def _place(moment: Moment) -> str:
 
 def _has_whole_registers(moment: Moment) -> bool:
     """Tell whether a read has two registers or more, and none of them in part."""
-    end = moment.offset + moment.size
-    ends = [register.offset + register.width for register in Register]
-    within = [
-        register
-        for register in Register
-        if moment.offset <= register.offset and register.offset + register.width <= end
-    ]
-    return (
-        moment.kind is Kind.READ_ODD
-        and any(moment.offset == register.offset for register in Register)
-        and (end in ends or end > REGISTERS_SIZE)
-        and len(within) >= 2
-    )
+    begin, end = moment.offset, moment.offset + moment.size
+    if begin not in _BEGINS or (end not in _ENDS and end <= REGISTERS_SIZE):
+        return False
+    if moment.kind is not kinds.READ_ODD:
+        return False
+    return sum(begin <= first and last <= end for first, last in _PLACES) >= 2
+
+
+_PLACES: Final = tuple((each.offset, each.offset + each.width) for each in Register)
+_BEGINS: Final = frozenset(first for first, _ in _PLACES)
+_ENDS: Final = frozenset(last for _, last in _PLACES)
 
 
 def other_widths_change_nothing() -> Remembering:
@@ -120,10 +122,10 @@ def other_widths_change_nothing() -> Remembering:
     Premise: the values were read before it, and are read again before anything that
     may change them (V1-ACC-03).
     """
-    standing = Standing(_STATE, Kind.READ_RESERVED, *_BUFFER)
+    standing = Standing(_STATE, kinds.READ_RESERVED, *_BUFFER)
     ruling: Ruling | None = None
     while True:
-        moment = yield (ruling if ruling or standing else ASLEEP)
+        moment = yield (ruling if ruling or standing.held else ASLEEP)
         is_odd = moment.kind in _ODD and moment.size > 0 and not moment.unseen
         ruling = standing.follow(moment, is_suspect=is_odd)
         if is_odd and moment.died:
@@ -145,9 +147,9 @@ def whole_or_error(moment: Moment) -> Ruling | None:
 
     Premise: the driver saw it and lived (V1-ACC-04).
     """
-    if moment.died or moment.unseen:
+    if moment.unseen or moment.died:
         return None
-    if moment.errno or moment.ok:
+    if moment.ok or moment.errno:
         return HELD
     return Broken(
         expected=f"{moment.size} bytes, or an error",
@@ -189,7 +191,7 @@ def device_state_always_readable() -> Remembering:
     standing, refusals = Standing(*_BUFFER), Refusals()
     ruling: Ruling | None = None
     while True:
-        moment = yield (ruling if ruling or standing else ASLEEP)
+        moment = yield (ruling if ruling or standing.held else ASLEEP)
         is_read = moment.kind is _STATE
         ruling = standing.follow(moment, is_suspect=is_read)
         if is_read:
@@ -207,7 +209,7 @@ def reserved_reads_zero() -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
-        if moment.kind is Kind.WRITE_ODD:
+        if moment.kind is kinds.WRITE_ODD:
             is_spoiled = is_spoiled or _touches_reserved(moment)
         elif moment.died:
             why = "reserved reads as zero, whatever was done before;"
@@ -245,17 +247,17 @@ def reserved_writes_ignored() -> Remembering:
     written: Moment | None = None
     ruling: Ruling | None = None
     while True:
-        moment = yield (ruling if ruling or standing or written else ASLEEP)
-        is_write = moment.kind is Kind.WRITE_RESERVED
+        moment = yield (ruling if ruling or standing.held or written else ASLEEP)
+        is_write = moment.kind is kinds.WRITE_RESERVED
         ruling = standing.follow(moment, is_suspect=is_write)
         if is_write:
             ruling = refusals.judge(moment) or ruling or (HELD if moment.ok else None)
             written = moment if moment.value else None
-        elif moment.kind is Kind.READ_RESERVED and moment.value is not None:
+        elif moment.kind is kinds.READ_RESERVED and moment.value is not None:
             # What it showed before it was written is another rule's matter.
             ruling = _stored(written, moment) if written is not None else None
             written = None if moment.value else written
-        elif moment.kind is Kind.WRITE_ODD:
+        elif moment.kind is kinds.WRITE_ODD:
             written = None
 
 
@@ -284,20 +286,22 @@ def read_only_registers_stay() -> Remembering:
     to not taking the very value that was written (V1-ACC-09).
     """
     standing = Standing(_STATE, *_BUFFER)
-    spoils = (*_ODD, Kind.WRITE_RESERVED, Kind.WRITE_DATA_SIZE)
-    moves = (Kind.WRITE_DEVICE_STATE, Kind.RESET)
+    spoils = (*_ODD, kinds.WRITE_RESERVED, kinds.WRITE_DATA_SIZE)
+    moves = (kinds.WRITE_DEVICE_STATE, kinds.RESET)
     pending = ReadBack("pending_bytes", *spoils, *moves, *_BUFFER)
-    offset = ReadBack("data_offset", *spoils, *moves, Kind.READ_PENDING_BYTES)
+    offset = ReadBack("data_offset", *spoils, *moves, kinds.READ_PENDING_BYTES)
     ruling: Ruling | None = None
     while True:
-        remembers = standing or pending or offset
+        remembers = pending.remembers or offset.remembers or standing.held
         moment = yield (ruling if ruling or remembers else ASLEEP)
-        position = moment.position
-        is_stopped = position.state == DeviceState.STOP_AND_COPY
+        ruling, position = None, moment.position
+        if moment.kind in _SPOILS_PENDING and not (pending.remembers or standing.held):
+            continue  # nor does it say anything of data_offset
+        is_stopped = position.state == _STOP_AND_COPY
         ruling = pending.follow(moment, is_owed=is_stopped)
         ruling = _worse(ruling, offset.follow(moment, is_owed=position.is_saving))
         is_suspect = moment.kind in _READ_ONLY
-        if is_suspect or standing:
+        if is_suspect or standing.held:
             ruling = _worse(ruling, standing.follow(moment, is_suspect=is_suspect))
 
 
@@ -314,25 +318,30 @@ def dead_space_harmless() -> Remembering:
     standing = Standing(_STATE, *_BUFFER)
     ruling: Ruling | None = None
     while True:
-        moment = yield (ruling if ruling or standing else ASLEEP)
-        ruling = standing.follow(moment, is_suspect=is_dead_space(moment))
+        moment = yield (ruling if ruling or standing.held else ASLEEP)
+        ruling, is_suspect = None, is_dead_space(moment)
+        if is_suspect or standing.held:
+            ruling = standing.follow(moment, is_suspect=is_suspect)
 
 
-_WATCHED: Final = (*_NATIVE, *_ODD, *_DATA, Kind.RESET, Kind.FAIL)
-_READ_BACK: Final = (Kind.READ_PENDING_BYTES, Kind.READ_DATA_OFFSET)
+_WATCHED: Final = (*_NATIVE, *_ODD, *_DATA, kinds.RESET, kinds.FAIL)
+_READ_BACK: Final = (
+    *during((_STOP_AND_COPY,), kinds.READ_PENDING_BYTES),
+    *during(SAVING, kinds.READ_DATA_OFFSET),
+)
 
 CHECKS: Final = {
     native_width: (*_NATIVE, *_ODD),
     other_widths_refused: _ODD,
-    many_registers_at_once_refused: (Kind.READ_ODD,),
+    many_registers_at_once_refused: (kinds.READ_ODD,),
     other_widths_change_nothing: Watch(kinds=_WATCHED, woken_by=_ODD),
     whole_or_error: _NATIVE,
-    registers_trapped: (Kind.OPEN,),
+    registers_trapped: (kinds.OPEN,),
     device_state_always_readable: Watch(kinds=_WATCHED, woken_by=(_STATE,)),
-    reserved_reads_zero: (Kind.READ_RESERVED, Kind.WRITE_ODD),
-    reserved_writes_ignored: Watch(kinds=_WATCHED, woken_by=(Kind.WRITE_RESERVED,)),
+    reserved_reads_zero: (kinds.READ_RESERVED, kinds.WRITE_ODD),
+    reserved_writes_ignored: Watch(kinds=_WATCHED, woken_by=(kinds.WRITE_RESERVED,)),
     read_only_registers_stay: Watch(
         kinds=_WATCHED, woken_by=(*_READ_ONLY, *_READ_BACK)
     ),
-    dead_space_harmless: Watch(kinds=_WATCHED, woken_by=_DATA),
+    dead_space_harmless: Watch(kinds=_WATCHED, woken_by=during(WITH_BUFFER, *_DATA)),
 }

@@ -14,9 +14,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance import kinds
 from vfiomig.conformance.data_accesses import all_moved
-from vfiomig.conformance.moment import Kind
+from vfiomig.conformance.moment import during
 from vfiomig.conformance.ruling import HELD, Broken, Witness, witness
+from vfiomig.protocol.v1.states import DeviceState
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
 if TYPE_CHECKING:
@@ -36,10 +38,10 @@ def in_sequence(moment: Moment) -> Ruling | None:
     comes behind data (V1-RES-01).
     """
     position = moment.position
-    if not position.is_resuming or position.has_failed or moment.unseen:
+    if position.has_failed or moment.unseen:
         return None
     offset = position.load_offset
-    if moment.kind is Kind.WRITE_DATA:
+    if moment.kind is kinds.WRITE_DATA:
         if offset is None:
             return _out_of_sequence(moment, "data_offset first (a)", "data was written")
         if moment.offset < offset:
@@ -80,10 +82,8 @@ def survives_any_content(moment: Moment) -> Ruling | None:
     (V1-RES-07).
     """
     position = moment.position
-    if not position.is_resuming:
-        return None
     is_given = position.loaded or position.load_written
-    if moment.kind is Kind.WRITE_DEVICE_STATE and not is_given:
+    if moment.kind is kinds.WRITE_DEVICE_STATE and not is_given:
         return None
     if not moment.died:
         return HELD
@@ -173,12 +173,12 @@ class _Transfer:
         if stream.is_lost or buffer is None:
             return
         match moment.kind:
-            case Kind.READ_DATA_SIZE:
+            case kinds.READ_DATA_SIZE:
                 if buffer.size is None and moment.value:
                     self._send(stream, moment, buffer.index, moment.value)
-            case Kind.READ_DATA:
+            case kinds.READ_DATA:
                 _note_data(stream, moment)
-            case Kind.READ_PENDING_BYTES | Kind.WRITE_DEVICE_STATE | Kind.RESET:
+            case kinds.READ_PENDING_BYTES | kinds.WRITE_DEVICE_STATE | kinds.RESET:
                 if moment.ok and not _keeps_state(moment):
                     _settle(stream, moment)
 
@@ -191,12 +191,12 @@ class _Transfer:
     # -- the destination -------------------------------------------------------------
 
     def _follow_destination(self, key: str, moment: Moment) -> _Loaded | None:
-        if moment.kind is Kind.WRITE_DATA:
+        if moment.kind is kinds.WRITE_DATA:
             whole = (moment.offset, moment.size, moment.data)
             self._written[moment.device] = whole
             return None
         stream, position = self._streams.get(key), moment.position
-        if moment.kind is not Kind.WRITE_DATA_SIZE or stream is None:
+        if moment.kind is not kinds.WRITE_DATA_SIZE or stream is None:
             return None
         here = (moment.device, position.session)
         if stream.source == moment.device or stream.loading not in (None, here):
@@ -218,7 +218,7 @@ class _Transfer:
 
 def _keeps_state(moment: Moment) -> bool:
     """Tell whether a write to device_state writes what it is: the buffer stays."""
-    if moment.kind is not Kind.WRITE_DEVICE_STATE or moment.value is None:
+    if moment.kind is not kinds.WRITE_DEVICE_STATE or moment.value is None:
         return False
     return moment.value & VFIO_DEVICE_STATE_MASK == moment.position.state
 
@@ -243,7 +243,7 @@ def _settle(stream: _Stream, moment: Moment) -> None:
     if all_moved(moment, buffer.read, buffer.offset, buffer.size):
         # Perhaps it was read, through a mapping.  Whoever asks for the next one says
         # so; whoever leaves the state does not.
-        if moment.kind is not Kind.READ_PENDING_BYTES:
+        if moment.kind is not kinds.READ_PENDING_BYTES:
             stream.lose()
         return
     stream.buffers.pop()
@@ -324,22 +324,21 @@ def order_and_sizes_kept() -> Remembering:
 
 
 _TRANSFER: Final = (
-    Kind.READ_DATA_SIZE,
-    Kind.READ_DATA,
-    Kind.READ_PENDING_BYTES,
-    Kind.WRITE_DEVICE_STATE,
-    Kind.RESET,
-    Kind.WRITE_DATA,
-    Kind.WRITE_DATA_SIZE,
+    kinds.READ_DATA_SIZE,
+    kinds.READ_DATA,
+    kinds.READ_PENDING_BYTES,
+    kinds.WRITE_DEVICE_STATE,
+    kinds.RESET,
+    kinds.WRITE_DATA,
+    kinds.WRITE_DATA_SIZE,
 )
 
+_GIVEN: Final = (kinds.WRITE_DATA, kinds.WRITE_DATA_SIZE)
+_RESUMING: Final = (DeviceState.RESUMING,)
+
 CHECKS: Final = {
-    in_sequence: (Kind.WRITE_DATA, Kind.WRITE_DATA_SIZE),
-    survives_any_content: (
-        Kind.WRITE_DATA,
-        Kind.WRITE_DATA_SIZE,
-        Kind.WRITE_DEVICE_STATE,
-    ),
+    in_sequence: during(_RESUMING, *_GIVEN),
+    survives_any_content: during(_RESUMING, *_GIVEN, kinds.WRITE_DEVICE_STATE),
     length_from_the_source: _TRANSFER,
     order_and_sizes_kept: _TRANSFER,
 }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance import kinds
 from vfiomig.conformance.data_accesses import (
     all_moved,
     buffer_in_sequence,
@@ -21,7 +22,7 @@ from vfiomig.conformance.data_accesses import (
     is_refused,
     lies_in,
 )
-from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance.moment import Watch, during
 from vfiomig.conformance.position import SAVING
 from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import DeviceState
@@ -49,19 +50,19 @@ def in_sequence(moment: Moment) -> Ruling | None:
     (V1-SAVE-01).
     """
     position = moment.position
-    if not position.is_saving or position.has_failed or moment.unseen:
+    if position.has_failed or moment.unseen:
         return None
     buffer = position.buffer
     match moment.kind:
-        case Kind.READ_DATA_OFFSET:
+        case kinds.READ_DATA_OFFSET:
             if buffer is None and not position.pending:
                 return _asked_for_nothing(moment)
-        case Kind.READ_DATA_SIZE:
+        case kinds.READ_DATA_SIZE:
             if buffer is None:
                 return _out_of_sequence(
                     moment, "data_offset first (b)", "data_size was read (c)"
                 )
-        case Kind.READ_DATA:
+        case kinds.READ_DATA:
             return _data_in_sequence(moment, buffer)
         case _:
             return None if buffer is None else _taken_back(moment, buffer)
@@ -128,7 +129,7 @@ def ends_at_an_error() -> Remembering:
     failed: tuple[int, Witness] | None = None  # session, where
     ruling: Ruling | None = None
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or failed else ASLEEP)
         ruling = None
         position = moment.position
         if failed is not None and failed[0] != position.session:
@@ -143,7 +144,7 @@ def ends_at_an_error() -> Remembering:
             ruling, failed = HELD, None
 
 
-_ITERATING: Final = (Kind.READ_DATA_OFFSET, Kind.READ_DATA_SIZE, Kind.READ_DATA)
+_ITERATING: Final = (kinds.READ_DATA_OFFSET, kinds.READ_DATA_SIZE, kinds.READ_DATA)
 
 
 def _is_error_of_the_sequence(moment: Moment) -> bool:
@@ -151,23 +152,23 @@ def _is_error_of_the_sequence(moment: Moment) -> bool:
     if not moment.errno or moment.errno in _AGAIN or not position.is_saving:
         return False
     match moment.kind:
-        case Kind.READ_PENDING_BYTES:
+        case kinds.READ_PENDING_BYTES:
             return True
-        case Kind.READ_DATA_OFFSET:
+        case kinds.READ_DATA_OFFSET:
             return bool(position.pending)
-        case Kind.READ_DATA_SIZE:
+        case kinds.READ_DATA_SIZE:
             return buffer is not None
-        case Kind.READ_DATA:
+        case kinds.READ_DATA:
             return buffer is not None and lies_in(buffer, moment)
         case _:
             return False
 
 
 def _leaves_saving(moment: Moment) -> bool:
-    if moment.kind is Kind.WRITE_DEVICE_STATE:
+    if moment.kind is kinds.WRITE_DEVICE_STATE:
         value = moment.value
         return value is not None and value & VFIO_DEVICE_STATE_MASK not in SAVING
-    return moment.kind in (Kind.RESET, Kind.CLOSE)
+    return moment.kind in (kinds.RESET, kinds.CLOSE)
 
 
 def _goes_on(failed: Witness, moment: Moment) -> Ruling:
@@ -194,11 +195,11 @@ def same_in_both_states(moment: Moment) -> Ruling | None:
     which V1-SAVE-09 lets it report (V1-SAVE-02).
     """
     position = moment.position
-    if not position.is_saving or position.has_failed or position.armed:
+    if position.has_failed or position.armed:
         return None
-    if moment.kind is not Kind.READ_PENDING_BYTES and not position.pending:
+    if not position.pending and moment.kind is not kinds.READ_PENDING_BYTES:
         return None
-    if moment.kind is Kind.READ_DATA_SIZE and position.buffer is None:
+    if moment.kind is kinds.READ_DATA_SIZE and position.buffer is None:
         return None
     if moment.ok:
         return HELD
@@ -226,31 +227,39 @@ class _Contents:
     _ACCESSES: Final = 64
     _BYTES: Final = 4096
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, first: Moment) -> None:
         self.index = index
         self._accesses: dict[tuple[int, int], tuple[str, Witness]] = {}
         self._bytes: dict[int, tuple[str, Witness]] = {}
+        # Most buffers are read once: there is nothing to compare, byte by byte.
+        self._first: Moment | None = first
 
     def compare(self, moment: Moment) -> tuple[Witness, bool] | None:
         """Return an earlier read of the same data, and whether it was the same."""
-        seen = None
+        first, self._first = self._first, None
+        if first is not None:
+            self._look(first)
+        return self._look(moment)
+
+    def _look(self, moment: Moment) -> tuple[Witness, bool] | None:
         where = (moment.offset, moment.size)
         if (known := self._accesses.get(where)) is not None:
-            seen = (known[1], known[0] == moment.data)
-        elif len(self._accesses) < self._ACCESSES:
+            return known[1], known[0] == moment.data
+        if len(self._accesses) < self._ACCESSES:
             self._accesses[where] = (moment.data, witness(moment))
-        if seen is None and len(moment.data) == 2 * moment.size:
-            seen = self._compare_bytes(moment)
-        return seen
+        if len(moment.data) != 2 * moment.size:
+            return None
+        return self._compare_bytes(moment)
 
     def _compare_bytes(self, moment: Moment) -> tuple[Witness, bool] | None:
         seen = None
+        here = witness(moment)
         for place in range(moment.size):
             byte = moment.data[2 * place : 2 * place + 2]
             known = self._bytes.get(moment.offset + place)
             if known is None:
                 if len(self._bytes) < self._BYTES:
-                    self._bytes[moment.offset + place] = (byte, witness(moment))
+                    self._bytes[moment.offset + place] = (byte, here)
             elif known[0] != byte:
                 return known[1], False
             else:
@@ -269,7 +278,7 @@ def data_stays() -> Remembering:
     while True:
         moment = yield (ruling if ruling or contents else ASLEEP)
         ruling = None
-        if moment.kind is not Kind.READ_DATA:
+        if moment.kind is not kinds.READ_DATA:
             contents = None
             continue
         buffer = buffer_in_sequence(moment)
@@ -278,9 +287,8 @@ def data_stays() -> Remembering:
         if not moment.ok or moment.unseen or not moment.data:
             continue
         if contents is None or contents.index != buffer.index:
-            contents = _Contents(buffer.index)
-        seen = contents.compare(moment)
-        if seen is not None:
+            contents = _Contents(buffer.index, moment)
+        elif (seen := contents.compare(moment)) is not None:
             ruling = HELD if seen[1] else _other_data(seen[0], moment)
 
 
@@ -303,10 +311,10 @@ def data_in_any_pieces(moment: Moment) -> Ruling | None:
     Premise: the buffer was asked for in sequence, no fault is armed, and the piece is
     trapped and less than the whole.  Only a refusal breaks the rule (V1-SAVE-04).
     """
-    if moment.unseen or moment.position.armed or is_mappable(moment):
-        return None
     buffer = buffer_in_sequence(moment)
-    if buffer is None or not lies_in(buffer, moment) or moment.size == buffer.size:
+    if buffer is None or moment.size == buffer.size or not lies_in(buffer, moment):
+        return None
+    if moment.unseen or moment.position.armed or is_mappable(moment):
         return None
     if moment.ok:
         return HELD
@@ -325,29 +333,40 @@ def data_in_any_pieces(moment: Moment) -> Ruling | None:
 
 
 _FAULT_OF: Final = {
-    Kind.READ_PENDING_BYTES: "pending_bytes",
-    Kind.READ_DATA_OFFSET: "data_offset",
-    Kind.READ_DATA_SIZE: "data_size",
-    Kind.READ_DATA: "data",
+    kinds.READ_PENDING_BYTES: "pending_bytes",
+    kinds.READ_DATA_OFFSET: "data_offset",
+    kinds.READ_DATA_SIZE: "data_size",
+    kinds.READ_DATA: "data",
 }
 
 
-def error_at_the_next_access(moment: Moment) -> Ruling | None:
+def error_at_the_next_access() -> Remembering:
     """Every access inside of which a fault happens fails with an errno.
 
     Premise: the bench armed a fault for this access, it is made in sequence, and it is
     trapped: a fault in mapped data shows later (V1-SAVE-09).
     """
+    ruling: Ruling | None = None
+    is_armed = False
+    while True:
+        moment = yield (ruling if ruling or is_armed else ASLEEP)
+        ruling = None
+        is_armed = moment.kind is kinds.FAIL or bool(moment.position.owed)
+        if moment.kind is not kinds.FAIL and moment.position.is_saving:
+            ruling = _shows_fault(moment)
+
+
+def _shows_fault(moment: Moment) -> Ruling | None:
     position, name = moment.position, _FAULT_OF[moment.kind]
-    if name not in position.owed or not position.is_saving or moment.died:
+    if name not in position.owed or moment.died:
         return None
     buffer = buffer_in_sequence(moment)
     match moment.kind:
-        case Kind.READ_DATA_OFFSET if not position.pending or buffer is not None:
+        case kinds.READ_DATA_OFFSET if not position.pending or buffer is not None:
             return None
-        case Kind.READ_DATA_SIZE if buffer is None:
+        case kinds.READ_DATA_SIZE if buffer is None:
             return None
-        case Kind.READ_DATA:
+        case kinds.READ_DATA:
             if buffer is None or not lies_in(buffer, moment) or moment.region.areas:
                 return None
     if moment.errno:
@@ -363,22 +382,19 @@ def error_at_the_next_access(moment: Moment) -> Ruling | None:
     )
 
 
-_STEPS: Final = (Kind.READ_PENDING_BYTES, Kind.READ_DATA_OFFSET, Kind.READ_DATA_SIZE)
-_ENDS: Final = (Kind.WRITE_DEVICE_STATE, Kind.RESET, Kind.CLOSE)
+_STEPS: Final = (kinds.READ_PENDING_BYTES, kinds.READ_DATA_OFFSET, kinds.READ_DATA_SIZE)
+_ENDS: Final = (kinds.WRITE_DEVICE_STATE, kinds.RESET, kinds.CLOSE)
+_WRITES: Final = (kinds.WRITE_DATA, kinds.WRITE_DATA_SIZE, kinds.WRITE_DEVICE_STATE)
+_DATA: Final = (kinds.READ_DATA,)
+_SEQUENCE: Final = (*_STEPS, *_DATA)
 
 CHECKS: Final = {
-    in_sequence: (*_STEPS, Kind.READ_DATA),
-    same_in_both_states: _STEPS,
-    data_stays: Watch(
-        kinds=(
-            Kind.READ_DATA,
-            Kind.WRITE_DATA,
-            Kind.WRITE_DATA_SIZE,
-            Kind.WRITE_DEVICE_STATE,
-        ),
-        woken_by=(Kind.READ_DATA,),
+    in_sequence: during(SAVING, *_SEQUENCE),
+    same_in_both_states: during(SAVING, *_STEPS),
+    data_stays: Watch(kinds=(*_DATA, *_WRITES), woken_by=during(SAVING, *_DATA)),
+    data_in_any_pieces: during(SAVING, *_DATA),
+    error_at_the_next_access: Watch(kinds=_SEQUENCE, woken_by=(kinds.FAIL,)),
+    ends_at_an_error: Watch(
+        kinds=(*_SEQUENCE, *_ENDS), woken_by=during(SAVING, *_SEQUENCE, ok=False)
     ),
-    data_in_any_pieces: (Kind.READ_DATA,),
-    error_at_the_next_access: (*_STEPS, Kind.READ_DATA),
-    ends_at_an_error: (*_STEPS, Kind.READ_DATA, *_ENDS),
 }

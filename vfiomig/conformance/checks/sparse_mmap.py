@@ -9,12 +9,21 @@ Rule 2: what went through a mapping was not seen, and is not judged.
 from __future__ import annotations
 
 import errno
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind
+from vfiomig.conformance import kinds
+from vfiomig.conformance.data_accesses import (
+    is_mappable,
+    meets_area,
+    starts_in_area,
+)
+from vfiomig.conformance.moment import during
+from vfiomig.conformance.position import SAVING, WITH_BUFFER
 from vfiomig.conformance.ruling import HELD, Broken, Remembering, Ruling, witness
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE
+from vfiomig.protocol.v1.states import DeviceState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,17 +86,17 @@ def mapped_chunk_page_aligned(moment: Moment) -> Ruling | None:
     0 and data_size is read behind data_offset; in RESUMING, data_size is written
     (V1-MMAP-03).
     """
-    if not moment.ok or not moment.value:
+    if not moment.value:
         return None
     position = moment.position
-    if moment.kind is Kind.WRITE_DATA_SIZE:
-        start = position.load_offset if position.is_resuming else None
+    if moment.kind is kinds.WRITE_DATA_SIZE:
+        start = position.load_offset
     elif position.buffer is not None and position.pending:
         # Once a buffer: later reads of data_size say nothing new.
         start = position.buffer.offset if position.buffer.size is None else None
     else:
         start = None
-    if start is None or not _is_mappable(moment.region, start):
+    if start is None or not starts_in_area(moment, start):
         return None
     if not start % _PAGE:
         return HELD
@@ -110,7 +119,7 @@ def reads_work_without_mapping() -> Remembering:
     did succeed before, a later failure is not about mapping (V1-MMAP-05).
     """
     why = "the range of A lies in the current buffer, and some of it in a listed area"
-    yield from _readable(_meets_area, why)
+    yield from _readable(is_mappable, why)
 
 
 def only_listed_areas_mapped(moment: Moment) -> Ruling | None:
@@ -141,16 +150,23 @@ def areas_well_formed(moment: Moment) -> Ruling | None:
 
     Premise: there are areas (V1-MMAP-07).
     """
-    areas = sorted(moment.region.areas)
-    if not areas:
+    if not moment.region.areas:
         return None
+    flaw = _flaw_in(moment.region)
+    return HELD if flaw is None else _malformed(moment, *flaw)
+
+
+@lru_cache(maxsize=64)  # one region is opened again and again
+def _flaw_in(region: RegionShape) -> tuple[str, str] | None:
+    """Return the first area that is not well formed, and what is wrong with it."""
+    areas = sorted(region.areas)
     for offset, size in areas:
-        if flaw := _flaw_of(offset, size, moment.region.size):
-            return _malformed(moment, _range(offset, size), flaw)
+        if flaw := _flaw_of(offset, size, region.size):
+            return _range(offset, size), flaw
     for one, other in pairwise(areas):
         if one[0] + one[1] > other[0]:
-            return _malformed(moment, _range(*other), f"it overlaps {_range(*one)}")
-    return HELD
+            return _range(*other), f"it overlaps {_range(*one)}"
+    return None
 
 
 def _flaw_of(offset: int, size: int, region: int) -> str:
@@ -190,7 +206,7 @@ def _readable(is_meant: Callable[[Moment], bool], why: str) -> Remembering:
     while True:
         moment = yield ruling
         ruling = None
-        if not _reads_buffer(moment) or not is_meant(moment):
+        if not is_meant(moment) or not _reads_buffer(moment):
             continue
         if moment.ok:
             has_worked = True
@@ -206,36 +222,20 @@ def _readable(is_meant: Callable[[Moment], bool], why: str) -> Remembering:
 
 def _reads_buffer(moment: Moment) -> bool:
     """Tell whether a trapped read is one that the driver owes an answer to."""
-    position = moment.position
-    buffer = position.buffer
-    if moment.unseen or position.armed or position.has_failed or not position.is_saving:
+    position, buffer = moment.position, moment.position.buffer
+    if buffer is None or buffer.size is None or not position.pending:
         return False
-    if not position.pending or buffer is None or buffer.size is None or not moment.size:
+    if moment.unseen or position.armed or position.has_failed or not moment.size:
         return False
     end = min(buffer.offset + buffer.size, moment.region.size)
     return buffer.offset <= moment.offset and moment.offset + moment.size <= end
 
 
-def _meets_area(moment: Moment) -> bool:
-    return any(
-        moment.offset < offset + size and offset < moment.offset + moment.size
-        for offset, size in moment.region.areas
-    )
-
-
 def _is_beside_area(moment: Moment) -> bool:
     buffer = moment.position.buffer
-    if buffer is None or buffer.size is None or _meets_area(moment):
+    if buffer is None or buffer.size is None or is_mappable(moment):
         return False
-    end = buffer.offset + buffer.size
-    return any(
-        buffer.offset < offset + size and offset < end
-        for offset, size in moment.region.areas
-    )
-
-
-def _is_mappable(region: RegionShape, place: int) -> bool:
-    return any(offset <= place < offset + size for offset, size in region.areas)
+    return meets_area(moment, buffer.offset, buffer.offset + buffer.size)
 
 
 def _range(offset: int, size: int) -> str:
@@ -243,10 +243,13 @@ def _range(offset: int, size: int) -> str:
 
 
 CHECKS: Final = {
-    listed_areas_can_be_mapped: (Kind.MMAP,),
-    mapped_chunk_page_aligned: (Kind.READ_DATA_SIZE, Kind.WRITE_DATA_SIZE),
-    reads_work_without_mapping: (Kind.READ_DATA,),
-    only_listed_areas_mapped: (Kind.MMAP,),
-    areas_well_formed: (Kind.OPEN,),
-    straddling_chunk_readable: (Kind.READ_DATA,),
+    listed_areas_can_be_mapped: (kinds.MMAP,),
+    mapped_chunk_page_aligned: (
+        *during(WITH_BUFFER, kinds.READ_DATA_SIZE, ok=True),
+        *during((DeviceState.RESUMING,), kinds.WRITE_DATA_SIZE, ok=True),
+    ),
+    reads_work_without_mapping: during(SAVING, kinds.READ_DATA),
+    only_listed_areas_mapped: (kinds.MMAP,),
+    areas_well_formed: (kinds.OPEN,),
+    straddling_chunk_readable: during(SAVING, kinds.READ_DATA),
 }

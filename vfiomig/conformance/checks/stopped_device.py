@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
+from vfiomig.conformance import kinds
+from vfiomig.conformance.moment import EVERY_KIND, Watch, during, failing, outside
 from vfiomig.conformance.ruling import (
     ASLEEP,
     HELD,
@@ -29,16 +30,19 @@ if TYPE_CHECKING:
     from vfiomig.conformance.moment import Moment
     from vfiomig.conformance.position import Position
 
+_STOP_AND_COPY: Final = DeviceState.STOP_AND_COPY  # compared at every access
+_RESUMING: Final = DeviceState.RESUMING
+_RUNNING: Final = (DeviceState.RUNNING, DeviceState.PRE_COPY)
 _STOPPED: Final = (DeviceState.STOP, DeviceState.STOP_AND_COPY)
-_BENCH: Final = (Kind.WORK, Kind.SNAPSHOT, Kind.FAIL)
+_BENCH: Final = (kinds.WORK, kinds.SNAPSHOT, kinds.FAIL)
 _READS: Final = (
-    Kind.READ_DEVICE_STATE,
-    Kind.READ_RESERVED,
-    Kind.READ_PENDING_BYTES,
-    Kind.READ_DATA_OFFSET,
-    Kind.READ_DATA_SIZE,
-    Kind.READ_DATA,
-    Kind.MMAP,
+    kinds.READ_DEVICE_STATE,
+    kinds.READ_RESERVED,
+    kinds.READ_PENDING_BYTES,
+    kinds.READ_DATA_OFFSET,
+    kinds.READ_DATA_SIZE,
+    kinds.READ_DATA,
+    kinds.MMAP,
 )
 
 
@@ -54,11 +58,11 @@ def stopped_when_the_write_returns() -> Remembering:
     while True:
         moment = yield (ruling if ruling or stop else ASLEEP)
         ruling = None
-        if moment.kind is Kind.WRITE_DEVICE_STATE:
+        if moment.kind is kinds.WRITE_DEVICE_STATE:
             stop, first = (moment if _clears_running(moment) else None), None
         elif moment.kind not in _BENCH:
             stop = first = None
-        elif stop is not None and moment.kind is Kind.SNAPSHOT and moment.digest:
+        elif stop is not None and moment.kind is kinds.SNAPSHOT and moment.digest:
             if first is None:
                 first = moment
             else:
@@ -87,7 +91,7 @@ def no_progress_while_stopped() -> Remembering:
     while True:
         moment = yield (ruling if ruling or first else ASLEEP)
         ruling = None
-        if moment.kind is not Kind.SNAPSHOT:
+        if moment.kind is not kinds.SNAPSHOT:
             if not _keeps_the_stop(moment):
                 first = None
         elif not moment.digest or not _may_compare(
@@ -106,20 +110,14 @@ def _may_compare(state: int | None, position: Position) -> bool:
 
     What a user application writes through a mapping in RESUMING may be the device.
     """
-    if state == DeviceState.RESUMING:
-        return not position.mapped
-    return state in _STOPPED
+    return state in _STOPPED or (state == _RESUMING and not position.mapped)
 
 
 def _keeps_the_stop(moment: Moment) -> bool:
-    if moment.kind in _BENCH:
-        return True
-    state = moment.position.state
-    if not moment.ok or state not in _STOPPED:
+    """Tell whether a moment that may end a stop leaves the device in one."""
+    if not moment.ok or moment.position.state not in _STOPPED:
         return False
-    if moment.kind is Kind.WRITE_DEVICE_STATE:
-        return _state_of(moment) in _STOPPED
-    return moment.kind in _READS
+    return moment.kind is kinds.WRITE_DEVICE_STATE and _state_of(moment) in _STOPPED
 
 
 def saving_hands_out_state() -> Remembering:
@@ -134,21 +132,21 @@ def saving_hands_out_state() -> Remembering:
     stopped: Moment | None = None
     is_untouched = True
     while True:
-        moment = yield ruling
+        moment = yield (ruling if ruling or is_untouched or stopped else ASLEEP)
         ruling = None
-        in_stop_and_copy = moment.position.state == DeviceState.STOP_AND_COPY
-        if moment.kind is Kind.SNAPSHOT:
+        in_stop_and_copy = moment.position.state == _STOP_AND_COPY
+        if moment.kind is kinds.SNAPSHOT:
             if is_untouched:
                 opened = moment
             stopped = moment if in_stop_and_copy else None
             if moment.position.drained:
                 ruling = _handed_out(opened, stopped, moment)
-        elif moment.kind is Kind.READ_PENDING_BYTES:
+        elif moment.kind is kinds.READ_PENDING_BYTES:
             if in_stop_and_copy and moment.value == 0:
                 ruling = _handed_out(opened, stopped, moment)
-        else:
+        elif moment.kind is not kinds.OPEN:
             is_untouched = False
-            if moment.kind is not Kind.WORK:
+            if moment.kind is not kinds.WORK:
                 stopped = None
 
 
@@ -183,7 +181,7 @@ def quiesced_in_error() -> Remembering:
     while True:
         moment = yield (ruling if ruling or first else ASLEEP)
         ruling = None
-        if moment.kind is Kind.SNAPSHOT:
+        if moment.kind is kinds.SNAPSHOT:
             if not moment.digest or not moment.position.in_error:
                 first = None
             elif first is None:
@@ -191,7 +189,7 @@ def quiesced_in_error() -> Remembering:
             else:
                 why = ("device_state was ERROR, so bit 0 clear, from A to B",)
                 ruling = _same_state(first, moment, why)
-        elif moment.kind is Kind.READ_DEVICE_STATE:
+        elif moment.kind is kinds.READ_DEVICE_STATE:
             if _state_of(moment) != DeviceState.ERROR:
                 first = None
         elif moment.kind not in _BENCH:
@@ -214,25 +212,45 @@ def _state_of(moment: Moment) -> int | None:
 
 
 _SAVING_KINDS: Final = (
-    Kind.SNAPSHOT,
-    Kind.WORK,
-    Kind.READ_PENDING_BYTES,
-    Kind.WRITE_DEVICE_STATE,
-    Kind.WRITE_RESERVED,
-    Kind.WRITE_PENDING_BYTES,
-    Kind.WRITE_DATA_OFFSET,
-    Kind.WRITE_DATA_SIZE,
-    Kind.WRITE_ODD,
-    Kind.WRITE_DATA,
-    Kind.RESET,
-    Kind.CLOSE,
+    kinds.SNAPSHOT,
+    kinds.WORK,
+    kinds.READ_PENDING_BYTES,
+    kinds.WRITE_DEVICE_STATE,
+    kinds.WRITE_RESERVED,
+    kinds.WRITE_PENDING_BYTES,
+    kinds.WRITE_DATA_OFFSET,
+    kinds.WRITE_DATA_SIZE,
+    kinds.WRITE_ODD,
+    kinds.WRITE_DATA,
+    kinds.RESET,
+    kinds.CLOSE,
+)
+
+# All but what says nothing against a stop.
+_MAY_END_A_STOP: Final = (
+    kinds.SNAPSHOT,
+    *(kind for kind in EVERY_KIND if kind not in (*_BENCH, *_READS)),
+    *failing(*_READS),
+    *outside(_STOPPED, *_READS),
 )
 
 CHECKS: Final = {
     stopped_when_the_write_returns: Watch(
-        kinds=EVERY_KIND, woken_by=(Kind.WRITE_DEVICE_STATE,)
+        kinds=EVERY_KIND,
+        woken_by=during(_RUNNING, kinds.WRITE_DEVICE_STATE, ok=True),
     ),
-    no_progress_while_stopped: Watch(kinds=EVERY_KIND, woken_by=(Kind.SNAPSHOT,)),
-    saving_hands_out_state: _SAVING_KINDS,
-    quiesced_in_error: Watch(kinds=EVERY_KIND, woken_by=(Kind.SNAPSHOT,)),
+    no_progress_while_stopped: Watch(
+        kinds=_MAY_END_A_STOP,
+        woken_by=during((*_STOPPED, DeviceState.RESUMING), kinds.SNAPSHOT),
+    ),
+    saving_hands_out_state: Watch(
+        kinds=_SAVING_KINDS,
+        woken_by=(
+            kinds.OPEN,
+            *during((DeviceState.STOP_AND_COPY,), kinds.SNAPSHOT),
+        ),
+    ),
+    quiesced_in_error: Watch(
+        kinds=EVERY_KIND, woken_by=during((DeviceState.ERROR,), kinds.SNAPSHOT)
+    ),
 }

@@ -18,9 +18,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.conformance.moment import Kind, Watch
+from vfiomig.conformance import kinds
+from vfiomig.conformance.moment import Watch, during, outside
+from vfiomig.conformance.position import SAVING
 from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import (
+    ARCS,
     ArcClass,
     DeviceState,
     arc_between,
@@ -29,25 +32,16 @@ from vfiomig.protocol.v1.states import (
 from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
 if TYPE_CHECKING:
-    from vfiomig.conformance.moment import Moment
+    from vfiomig.conformance.moment import Moment, Occasions
     from vfiomig.conformance.position import Position
     from vfiomig.conformance.ruling import Remembering, Ruling
 
 # What may be known of a session ends with these.
-_RESTARTS: Final = (Kind.RESET, Kind.WRITE_ODD, Kind.CLOSE)
+_RESTARTS: Final = (kinds.RESET, kinds.WRITE_ODD, kinds.CLOSE)
 _SAVING_READS: Final = (
-    Kind.READ_PENDING_BYTES,
-    Kind.READ_DATA_OFFSET,
-    Kind.READ_DATA_SIZE,
-)
-_SESSION: Final = Watch(
-    kinds=(
-        Kind.READ_DEVICE_STATE,
-        Kind.WRITE_DEVICE_STATE,
-        *_SAVING_READS,
-        *_RESTARTS,
-    ),
-    woken_by=(Kind.WRITE_DEVICE_STATE,),
+    kinds.READ_PENDING_BYTES,
+    kinds.READ_DATA_OFFSET,
+    kinds.READ_DATA_SIZE,
 )
 
 
@@ -79,9 +73,10 @@ def drops_buffer(moment: Moment) -> bool:
 
     The driver need not protect a session from that.
     """
+    if moment.kind is not kinds.READ_PENDING_BYTES:
+        return False
     buffer = moment.position.buffer
-    is_ack = moment.kind is Kind.READ_PENDING_BYTES
-    return is_ack and buffer is not None and not buffer.is_consumed
+    return buffer is not None and not buffer.is_consumed
 
 
 def demanded(moment: Moment, source: int, target: int) -> Ruling | None:
@@ -109,13 +104,12 @@ def demanded(moment: Moment, source: int, target: int) -> Ruling | None:
 
 def _offered(moment: Moment, entered: Witness) -> Ruling | None:
     """Judge a read of a saving session's registers that has to succeed."""
-    position = moment.position
-    buffer = position.buffer
-    is_owed = {
-        Kind.READ_PENDING_BYTES: not drops_buffer(moment),
-        Kind.READ_DATA_OFFSET: buffer is None and bool(position.pending),
-        Kind.READ_DATA_SIZE: buffer is not None,
-    }.get(moment.kind, False)
+    position, kind = moment.position, moment.kind
+    is_owed = kind is kinds.READ_PENDING_BYTES
+    if kind is kinds.READ_DATA_OFFSET:
+        is_owed = position.buffer is None and bool(position.pending)
+    elif kind is kinds.READ_DATA_SIZE:
+        is_owed = position.buffer is not None
     if not is_owed or not position.is_saving:
         return None
     if moment.ok:
@@ -141,7 +135,7 @@ def _offers(source: int, target: int, *, is_arc_judged: bool) -> Remembering:
         moment = yield (ruling if ruling or entered else ASLEEP)
         ruling = None
         kind = moment.kind
-        if kind is Kind.WRITE_DEVICE_STATE:
+        if kind is kinds.WRITE_DEVICE_STATE:
             if moment.ok and target_of(moment) == moment.position.state:
                 continue
             outcome = demanded(moment, source, target)
@@ -149,12 +143,12 @@ def _offers(source: int, target: int, *, is_arc_judged: bool) -> Remembering:
             ruling = outcome if is_arc_judged else None
         elif entered is None:
             continue
-        elif kind in _RESTARTS or moment.position.state != target:
-            entered = None
+        elif kind in _SAVING_READS and moment.position.state == target:
+            is_over = drops_buffer(moment)
+            ruling = _offered(moment, entered) if not is_over else None
+            entered = None if is_over else entered
         else:
-            ruling = _offered(moment, entered)
-            if drops_buffer(moment):
-                entered = None
+            entered = None
 
 
 def running_to_stop(moment: Moment) -> Ruling | None:
@@ -170,7 +164,7 @@ def shutdown_without_stop(moment: Moment) -> Ruling | None:
 
     Premise: the device is healthy and RUNNING when it is closed (V1-TRANS-11).
     """
-    if moment.position.state != DeviceState.RUNNING or moment.died:
+    if moment.died:
         return None
     if not moment.errno:
         return HELD
@@ -266,9 +260,9 @@ def resuming_without_reset() -> Remembering:
         moment = yield ruling
         ruling = None
         position = moment.position
-        if moment.kind is Kind.RESET:
+        if moment.kind is kinds.RESET:
             used = None
-        elif moment.kind is Kind.WORK:
+        elif moment.kind is kinds.WORK:
             if moment.amount and position.is_running:
                 used = used or witness(moment)
         elif used is not None:
@@ -319,7 +313,7 @@ def normal_save_order() -> Remembering:
         moment = yield ruling
         ruling = None
         if moment.device == "source":
-            if moment.kind is not Kind.WRITE_DEVICE_STATE:
+            if moment.kind is not kinds.WRITE_DEVICE_STATE:
                 begun = None
             elif moment.ok:
                 begun, is_stopped = _save_after(moment, begun, is_stopped=is_stopped)
@@ -344,7 +338,7 @@ def _save_after(
 def _resumes(moment: Moment) -> bool:
     position = moment.position
     is_entry = position.is_resuming and target_of(moment) == DeviceState.RUNNING
-    is_write = moment.kind is Kind.WRITE_DEVICE_STATE
+    is_write = moment.kind is kinds.WRITE_DEVICE_STATE
     return is_write and moment.ok and is_entry and bool(position.loaded)
 
 
@@ -361,19 +355,41 @@ def _out_of_order(begun: Witness, moment: Moment) -> Broken:
     )
 
 
-_ARC: Final = (Kind.WRITE_DEVICE_STATE,)
+def _saved_by(source: DeviceState, target: DeviceState) -> Watch:
+    """Return what a check of an arc is given, and of the session that it begins."""
+    return Watch(
+        kinds=(
+            kinds.WRITE_DEVICE_STATE,
+            *_SAVING_READS,
+            *_RESTARTS,
+            # It says nothing but that the device has moved by itself.
+            *outside((target,), kinds.READ_DEVICE_STATE),
+        ),
+        woken_by=_written_in(source),
+    )
+
+
+def _written_in(*states: int) -> Occasions:
+    return during(states, kinds.WRITE_DEVICE_STATE)
+
+
 CHECKS: Final = {
-    running_to_stop: _ARC,
-    shutdown_without_stop: (Kind.CLOSE,),
-    running_to_stop_and_copy: _SESSION,
-    stop_and_copy_to_stop: _ARC,
-    running_to_pre_copy: _SESSION,
-    pre_copy_without_data: _ARC,
-    pre_copy_to_stop_and_copy: _SESSION,
-    no_draining_required: _ARC,
-    running_to_resuming: _ARC,
-    resuming_without_reset: (Kind.WRITE_DEVICE_STATE, Kind.WORK, Kind.RESET),
-    abort_without_reset: _ARC,
-    normal_save_order: (Kind.WRITE_DEVICE_STATE, Kind.RESET, Kind.CLOSE),
+    running_to_stop: _written_in(DeviceState.RUNNING),
+    shutdown_without_stop: during((DeviceState.RUNNING,), kinds.CLOSE),
+    running_to_stop_and_copy: _saved_by(DeviceState.RUNNING, DeviceState.STOP_AND_COPY),
+    stop_and_copy_to_stop: _written_in(DeviceState.STOP_AND_COPY),
+    running_to_pre_copy: _saved_by(DeviceState.RUNNING, DeviceState.PRE_COPY),
+    pre_copy_without_data: _written_in(DeviceState.RUNNING),
+    pre_copy_to_stop_and_copy: _saved_by(
+        DeviceState.PRE_COPY, DeviceState.STOP_AND_COPY
+    ),
+    no_draining_required: _written_in(*SAVING),
+    running_to_resuming: _written_in(DeviceState.RUNNING),
+    resuming_without_reset: (kinds.WRITE_DEVICE_STATE, kinds.WORK, kinds.RESET),
+    # The sources of the arcs that an abort or QEMU needs.
+    abort_without_reset: _written_in(
+        *(arc.source for arc in ARCS if arc.arc_class is ArcClass.EXP)
+    ),
+    normal_save_order: (kinds.WRITE_DEVICE_STATE, kinds.RESET, kinds.CLOSE),
 }
 ACROSS: Final = frozenset({normal_save_order})

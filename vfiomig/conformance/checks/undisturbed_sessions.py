@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance import kinds
 from vfiomig.conformance.checks.transitions import (
     demanded,
     drops_buffer,
@@ -22,7 +23,7 @@ from vfiomig.conformance.checks.transitions import (
     is_healthy,
     target_of,
 )
-from vfiomig.conformance.moment import EVERY_KIND, Kind, Watch
+from vfiomig.conformance.moment import EVERY_KIND, Watch, failing
 from vfiomig.conformance.ruling import ASLEEP, HELD, Broken, Witness, witness
 from vfiomig.protocol.v1.states import (
     ArcClass,
@@ -38,18 +39,18 @@ if TYPE_CHECKING:
 # Behind these nothing is certain of a saving session any more.
 _UNDOING: Final = frozenset(
     {
-        Kind.RESET,
-        Kind.CLOSE,
-        Kind.FAIL,
-        Kind.READ_ODD,
-        Kind.WRITE_ODD,
-        Kind.WRITE_PENDING_BYTES,
-        Kind.WRITE_DATA_OFFSET,
-        Kind.WRITE_DATA_SIZE,
-        Kind.WRITE_DATA,
+        kinds.RESET,
+        kinds.CLOSE,
+        kinds.FAIL,
+        kinds.READ_ODD,
+        kinds.WRITE_ODD,
+        kinds.WRITE_PENDING_BYTES,
+        kinds.WRITE_DATA_OFFSET,
+        kinds.WRITE_DATA_SIZE,
+        kinds.WRITE_DATA,
     }
 )
-_IDLE: Final = frozenset({Kind.OPEN, Kind.WORK, Kind.SNAPSHOT, Kind.MMAP})
+_IDLE: Final = frozenset({kinds.OPEN, kinds.WORK, kinds.SNAPSHOT, kinds.MMAP})
 _NEVER_ASKED_FOR: Final = (ArcClass.INV, ArcClass.ERRW)
 
 
@@ -96,24 +97,24 @@ def _session_after(session: _Session, moment: Moment) -> _Session | None:
     """
     if not moment.ok or moment.kind in _UNDOING or drops_buffer(moment):
         return None
-    if moment.kind is Kind.READ_DEVICE_STATE:
+    if moment.kind is kinds.READ_DEVICE_STATE:
         return session if target_of(moment) == session.state else None
-    if moment.kind is Kind.READ_PENDING_BYTES:
+    if moment.kind is kinds.READ_PENDING_BYTES:
         return replace(session, offset=None, size=None)
     # A buffer begun since then is not followed.
-    is_new_buffer = moment.kind is Kind.READ_DATA_OFFSET and session.offset is None
+    is_new_buffer = moment.kind is kinds.READ_DATA_OFFSET and session.offset is None
     return None if is_new_buffer else session
 
 
 def _owed_value(session: _Session, moment: Moment) -> int | None:
     """Return what a register has to read as; ``None`` where that is open."""
     match moment.kind:
-        case Kind.READ_PENDING_BYTES:
+        case kinds.READ_PENDING_BYTES:
             is_over = session.is_drained and session.offset is None
             return 0 if is_over else None
-        case Kind.READ_DATA_OFFSET:
+        case kinds.READ_DATA_OFFSET:
             return session.offset
-        case Kind.READ_DATA_SIZE:
+        case kinds.READ_DATA_SIZE:
             return session.size
         case _:
             return None
@@ -122,11 +123,11 @@ def _owed_value(session: _Session, moment: Moment) -> int | None:
 def _is_readable(session: _Session, moment: Moment) -> bool:
     """Tell whether a read has to succeed while the session goes on."""
     match moment.kind:
-        case Kind.READ_PENDING_BYTES:
+        case kinds.READ_PENDING_BYTES:
             return True
-        case Kind.READ_DATA_OFFSET | Kind.READ_DATA_SIZE:
+        case kinds.READ_DATA_OFFSET | kinds.READ_DATA_SIZE:
             return session.offset is not None
-        case Kind.READ_DATA if session.offset is not None and session.size:
+        case kinds.READ_DATA if session.offset is not None and session.size:
             end = session.offset + session.size
             return session.offset <= moment.offset <= end - moment.size
         case _:
@@ -180,7 +181,7 @@ def same_state_again() -> Remembering:
     while True:
         moment = yield (ruling if ruling or session else ASLEEP)
         ruling = None
-        if moment.kind is Kind.WRITE_DEVICE_STATE:
+        if moment.kind is kinds.WRITE_DEVICE_STATE:
             ruling = _written_again(moment)
             session = _session_at(moment) if ruling is HELD else None
         elif session is not None:
@@ -213,7 +214,7 @@ def rejection_without_side_effects() -> Remembering:
     while True:
         moment = yield (ruling if ruling or session else ASLEEP)
         ruling = None
-        if moment.kind is Kind.WRITE_DEVICE_STATE:
+        if moment.kind is kinds.WRITE_DEVICE_STATE:
             if _is_rejected(moment):
                 session = session or _session_at(moment)
             else:
@@ -246,12 +247,10 @@ def _way_on(session: _Session, moment: Moment) -> Ruling | None:
     return _disturbed(session, moment, "the write succeeds", errno_name(moment))
 
 
-_FOLLOWED: Final = Watch(
-    kinds=tuple(kind for kind in EVERY_KIND if kind not in _IDLE),
-    woken_by=(Kind.WRITE_DEVICE_STATE,),
-)
+_FOLLOWED: Final = tuple(kind for kind in EVERY_KIND if kind not in _IDLE)
+_WRITTEN: Final = (kinds.WRITE_DEVICE_STATE,)
 
 CHECKS: Final = {
-    same_state_again: _FOLLOWED,
-    rejection_without_side_effects: _FOLLOWED,
+    same_state_again: Watch(kinds=_FOLLOWED, woken_by=_WRITTEN),
+    rejection_without_side_effects: Watch(kinds=_FOLLOWED, woken_by=failing(*_WRITTEN)),
 }
