@@ -92,7 +92,7 @@ class DirtyLog:
             self._bits[self._low : self._high] = bytes(self._high - self._low)
         self._low, self._high = len(self._bits), 0
 
-    def laid_at(self, bit: int, word: bytes) -> bytes | memoryview:
+    def laid_at(self, bit: int, word: bytes) -> memoryview:
         """Return the words of a bitmap in which the log begins at a bit of the first.
 
         ``word`` is that word as it was: its lower bits are kept.  A log that begins
@@ -108,7 +108,7 @@ class DirtyLog:
         kept = int.from_bytes(word, "little") & ((1 << bit) - 1)
         first = int.from_bytes(words[:WORD_BYTES], "little") | kept
         words[:WORD_BYTES] = first.to_bytes(WORD_BYTES, "little")
-        return bytes(words)
+        return memoryview(words)
 
     def _set(self, first: int, last: int) -> None:
         """Set bits, both ends included."""

@@ -1,0 +1,1 @@
+"""The rules of the type1 IOMMU's ioctls (specs/iommu), and a container held to them."""
