@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vfiomig.conformance.appetite import limit_heap
@@ -43,6 +44,8 @@ _PRINTED_LIMIT: Final = 4000
 PATIENCE: Final = 8.0  # seconds that one access may take
 PATIENCE_NO_MORE: Final = 3.0  # ... once a driver has hung
 _GLANCE: Final = 0.5
+_STARVED: Final = 10  # times the patience, for one that is given no processor
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +160,7 @@ def _reports(
     output: int,
     patience: float,
 ) -> Iterator[tuple[int, Report | None]]:
-    beats, since = -1, time.monotonic()
+    silence = _Silence(process.pid, patience)
     while True:
         if ours.poll(min(_GLANCE, patience / 4)):
             try:
@@ -167,15 +170,51 @@ def _reports(
             if message is None:
                 return
             yield message
-            since = time.monotonic()
-            continue
-        if notice.beats() != beats:
-            beats, since = notice.beats(), time.monotonic()
-        elif time.monotonic() - since > patience:
+            silence.begin(notice.beats())
+        elif notice.beats() != silence.beats:
+            silence.begin(notice.beats())
+        elif silence.is_too_long():
             how = f"it did not answer within {patience:g} seconds"
             raise WorkerEndedError(_died(how, notice, output))
     process.join()
     raise WorkerEndedError(_died(_how_it_ended(process.exitcode), notice, output))
+
+
+class _Silence:
+    """How long a worker has made no access.
+
+    A busy machine is no fault of the driver's: one that would go on, but is not given
+    the processor, has not been silent.  Half of its patience is enough to have had.
+    """
+
+    def __init__(self, pid: int, patience: float) -> None:
+        self._stat = Path(f"/proc/{pid}/stat")
+        self._patience = patience
+        self.begin(-1)
+
+    def begin(self, beats: int) -> None:
+        """Start anew: it has made so many."""
+        self.beats = beats
+        self._since = time.monotonic()
+        self._worked_before = self._look()[1]
+
+    def is_too_long(self) -> bool:
+        """Tell whether the driver, and not the machine, keeps us waiting."""
+        waited = time.monotonic() - self._since
+        if waited <= self._patience:
+            return False
+        state, worked = self._look()
+        is_starved = state == "R" and worked - self._worked_before < self._patience / 2
+        return not is_starved or waited > _STARVED * self._patience
+
+    def _look(self) -> tuple[str, float]:
+        """Return the worker's state, as ps has it, and its seconds of processor."""
+        try:
+            # The name before may hold anything, a bracket too.
+            fields = self._stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            return "Z", 0.0
+        return fields[0], (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _died(how: str, notice: _Notice, output: int) -> WorkerDied:
