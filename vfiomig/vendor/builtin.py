@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from vfiomig.vendor.accelerator import MAX_MEMORY, AcceleratorModel
 from vfiomig.vendor.opaque import OpaqueModel
 from vfiomig.vendor.paged_memory import PAGE_SIZE
+from vfiomig.vendor.pci_reference import PciReferenceDriver
 from vfiomig.vendor.reference import DATA_SECTION_KINDS, ReferenceDriver
 from vfiomig.vendor.scratchpad import ScratchpadModel
 from vfiomig.vendor.serial import MAX_PORTS, SerialModel
@@ -107,6 +108,13 @@ def _parse_ports(text: str) -> int:
     return int(text)
 
 
+def _parse_log(text: str) -> str | None:
+    if not text:
+        message = "a log is a path, or none"
+        raise ValueError(message)
+    return None if text == "none" else text
+
+
 def _parse_data_section(text: str) -> str:
     if text not in DATA_SECTION_KINDS:
         message = f"{text!r} is not one of {', '.join(DATA_SECTION_KINDS)}"
@@ -119,9 +127,11 @@ def _make_reference(*, state: int, section: int, data_section: str) -> Reference
     return ReferenceDriver(model, section=section, data_section=data_section)
 
 
-def _make_serial(*, ports: int, section: int, data_section: str) -> ReferenceDriver:
-    model = SerialModel(ports)
-    return ReferenceDriver(model, section=section, data_section=data_section)
+def _make_serial(
+    *, ports: int, log: str | None, section: int, data_section: str
+) -> ReferenceDriver:
+    model = SerialModel(ports, log=log)
+    return PciReferenceDriver(model, section=section, data_section=data_section)
 
 
 def _make_accelerator(
@@ -132,7 +142,7 @@ def _make_accelerator(
         # ones let a small memory have rounds.
         section = max(512 << 10, min(4 << 20, memory // 64 // PAGE_SIZE * PAGE_SIZE))
     model = AcceleratorModel(memory, spread=spread)
-    return ReferenceDriver(model, section=section, data_section=data_section)
+    return PciReferenceDriver(model, section=section, data_section=data_section)
 
 
 def _make_opaque(*, state: int, section: int, data_section: str) -> ReferenceDriver:
@@ -176,6 +186,11 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
                 parse=_parse_ports,
                 default="2",
                 summary="1, looped back, or 2, wired to each other",
+            ),
+            "log": Option(
+                parse=_parse_log,
+                default="none",
+                summary="a path: what port N sends is appended to PATH.N",
             ),
             **_section_options("64K", "trapped"),
         },

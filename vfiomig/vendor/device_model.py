@@ -7,7 +7,10 @@ the model never calls back.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from vfiomig.host.pci import Bar, Bus, PciIdentity
 
 
 class DeviceModel(Protocol):
@@ -69,3 +72,30 @@ class DeviceModel(Protocol):
 
     def drop_loading(self) -> None:
         """Forget what came: `snapshot` is what it was before `begin_loading`."""
+
+
+class PciModel(DeviceModel, Protocol):
+    """A model that is a PCI function: `PciReferenceDriver` stands before it."""
+
+    @property
+    def identity(self) -> PciIdentity:
+        """Return who it is."""
+
+    @property
+    def bars(self) -> tuple[Bar, ...]:
+        """Return its BARs."""
+
+    def connect(self, bus: Bus) -> None:
+        """Get to know the bus; at most once, before anything else."""
+
+    def read_bar(self, bar: int, offset: int, size: int) -> bytes:
+        """Answer one access of the guest; only called while RUNNING."""
+
+    def write_bar(self, bar: int, offset: int, data: bytes) -> None:
+        """Take one access of the guest; only called while RUNNING."""
+
+    def drive_interrupt(self) -> None:
+        """Let the interrupt line be what the state says; `snapshot` is as before.
+
+        Called after a reset and when the device begins to run.
+        """

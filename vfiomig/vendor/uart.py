@@ -246,6 +246,26 @@ class Uart:
         return self.interrupt is not Interrupt.NONE
 
     @property
+    def is_sending(self) -> bool:
+        """Whether a byte is in the shift register, to leave with the next `step`."""
+        return bool(self.state.in_flight)
+
+    @property
+    def is_full_and_heard(self) -> bool:
+        """Whether the receiver has no room, and an interrupt says so."""
+        state = self.state
+        heard = state.ier & InterruptEnable.DATA_AVAILABLE
+        return bool(heard) and state.receive.count >= self._depth
+
+    @property
+    def awaits_time(self) -> bool:
+        """Whether time alone would move it: a byte out, or on to its timeout."""
+        state = self.state
+        heard = state.ier & InterruptEnable.DATA_AVAILABLE
+        waits = heard and state.receive.count and state.idle < _TIMEOUT
+        return bool(state.in_flight or waits)
+
+    @property
     def _has_fifos(self) -> bool:
         return bool(self.state.fcr & FifoControl.ENABLE)
 

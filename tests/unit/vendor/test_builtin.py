@@ -65,8 +65,8 @@ def test_only_the_serial_card_is_trapped_by_default(device: str, kind: str) -> N
 def test_options_reach_the_device() -> None:
     for device, option, text, size in [
         ("reference", "state", "8K", 8192 + 4096),
-        ("serial", "ports", "1", 64),
-        ("serial", "ports", "2", 128),
+        ("serial", "ports", "1", 72),
+        ("serial", "ports", "2", 144),
         ("accelerator", "memory", "1M", (1 << 20) + 8192),
         ("opaque", "state", "10", 10),
         ("opaque", "state", "0", 0),

@@ -128,7 +128,7 @@ def test_a_card_has_one_or_two_ports(ports: int) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("reserved", 1),
+        ("guest", 2),
         ("uart.ier", 0xFF),
         ("uart.fcr", 0x31),
         ("uart.mcr", 0xFF),
