@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vfiomig.conformance.library import NonConformingError, check_vendor_driver
     from vfiomig.frontends.pytest_plugin import vfiomig_rules
     from vfiomig.host.device_ops import VendorDriver
+    from vfiomig.host.pci import Bar, Bus, PciDevice, PciIdentity
     from vfiomig.protocol.bench import Bench
     from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
     from vfiomig.protocol.v1.registers import Register
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bar",
     "Bench",
+    "Bus",
     "DataSection",
     "MigrationRegion",
     "NonConformingError",
+    "PciDevice",
+    "PciIdentity",
     "Register",
     "RegisterBank",
     "SparseMmapArea",
@@ -37,10 +42,14 @@ __all__ = [
 
 # Where each public name lives.  The table is the whole of the public surface.
 _HOMES: Final = {
+    "Bar": "vfiomig.host.pci",
     "Bench": "vfiomig.protocol.bench",
+    "Bus": "vfiomig.host.pci",
     "DataSection": "vfiomig.vendor.data_section",
     "MigrationRegion": "vfiomig.protocol.region",
     "NonConformingError": "vfiomig.conformance.library",
+    "PciDevice": "vfiomig.host.pci",
+    "PciIdentity": "vfiomig.host.pci",
     "Register": "vfiomig.protocol.v1.registers",
     "RegisterBank": "vfiomig.vendor.register_bank",
     "SparseMmapArea": "vfiomig.protocol.region",
