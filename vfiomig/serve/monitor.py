@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from concurrent import futures
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -31,6 +32,10 @@ ENDED: Final = ("completed", "failed", "cancelled")
 
 class MonitorError(VfiomigError):
     """QEMU refused a command, or does not answer any more."""
+
+
+class MonitorGoneError(MonitorError):
+    """QEMU has closed its monitor: it has ended, or is about to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +83,22 @@ class Monitor:
 
         Raises:
             MonitorError: it has none of them within so many seconds.
+            MonitorGoneError: QEMU has gone.
         """
         deadline = time.monotonic() + limit
         while True:
-            with contextlib.suppress(MonitorError):
-                status = str(self.ask("query-migrate").get("status", "none"))
-                if status in statuses:
-                    return status
+            status = str(self.ask("query-migrate").get("status", "none"))
+            if status in statuses:
+                return status
             if time.monotonic() > deadline:
                 message = f"the migration is not {' or '.join(statuses)}"
                 raise MonitorError(f"{message} within {limit:g} s")
             with self._changed:
                 self._changed.wait(_RETRY)
+
+    def is_connected(self, *, within: float) -> bool:
+        """Wait so many seconds at most until QEMU listens; tell whether it does."""
+        return bool(futures.wait([self._connected], within).done)
 
     def close(self) -> None:
         """Let go of it, whether or not QEMU still runs."""
@@ -162,9 +171,9 @@ class Monitor:
             return future.result(PATIENCE)
         except ExecuteError as error:
             raise MonitorError(f"{command}: {error}") from error
-        except (QMPError, OSError, EOFError) as error:
-            raise MonitorError(f"{command}: QEMU's monitor is gone") from error
-        except TimeoutError:
+        except TimeoutError:  # an OSError as well
             future.cancel()
             message = f"{command}: no answer within {PATIENCE:g} s"
             raise MonitorError(message) from None
+        except (QMPError, OSError, EOFError) as error:
+            raise MonitorGoneError(f"{command}: QEMU's monitor is gone") from error

@@ -37,6 +37,9 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 
+# close_range(2)
+CLOSE_RANGE_CLOEXEC: Final = 1 << 2
+
 # Classic BPF: class, size and mode of a load; class, operation and source of a jump.
 BPF_LD_W_ABS: Final = 0x20
 BPF_JMP_JEQ_K: Final = 0x15

@@ -1,4 +1,4 @@
-"""Our layouts and numbers are those of the system's <linux/vfio.h>.
+"""Our layouts and numbers are those of the system's headers, <linux/vfio.h> above all.
 
 One C program is written from the modules of ``uapi``: it prints the size of every
 structure, the offset and size of every field, the value of every constant and of
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
 IN_VFIO_H = ("ioctl", "iommu_type1", "migration_v1", "vfio")
 # The module whose C side is <linux/pci_regs.h>.
 IN_PCI_REGS_H = ("pci",)
-ELSEWHERE = {
-    "qemu_stream": "QEMU's own sources; no installed header has them",
-    "seccomp": "tests/unit/serve runs it against the kernel itself",
-}
+# The module whose C side are <linux/seccomp.h>, filter.h, audit.h, prctl.h and more.
+IN_SECCOMP_H = ("seccomp",)
+ELSEWHERE = {"qemu_stream": "QEMU's own sources; no installed header has them"}
 
 # Since v5.18 the header gives the names on the left to v2 or to nobody, and calls
 # v1's as on the right; both halves are macros, so the preprocessor can choose.
@@ -50,6 +49,34 @@ RENAMED = {
 # Sizes that grew after the version our modules follow: bytes that may be more.
 # vfio_device_info: newer headers append a pad, so that 20 bytes become 24.
 GROWN = {"sizeof vfio_device_info": 4}
+
+# What headers of Linux 6.1, as Debian 12 has them, do not know; newer ones are asked.
+NEWER = {
+    "SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP": "since 6.6",
+    "SECCOMP_IOCTL_NOTIF_SET_FLAGS": "since 6.6",
+}
+
+# Names that only the kernel's own sources have: C says the same with several.
+SAID_IN_C = {
+    "BPF_LD_W_ABS": "BPF_LD | BPF_W | BPF_ABS",
+    "BPF_JMP_JEQ_K": "BPF_JMP | BPF_JEQ | BPF_K",
+    "BPF_JMP_JGE_K": "BPF_JMP | BPF_JGE | BPF_K",
+    "BPF_RET_K": "BPF_RET | BPF_K",
+    "X32_SYSCALL_BIT": "OUR_X32_BIT",  # x86's <asm/unistd.h> alone has it
+}
+
+INCLUDED = (
+    "stddef.h",
+    "stdio.h",
+    "linux/vfio.h",
+    "linux/pci_regs.h",
+    "linux/seccomp.h",
+    "linux/filter.h",
+    "linux/audit.h",
+    "linux/prctl.h",
+    "linux/close_range.h",
+    "asm/unistd.h",
+)
 
 # Structures that C does not have, and what their sizes are to it.
 NOT_IN_C = {"pci_header": "PCI_STD_HEADER_SIZEOF", "pci_msi": "PCI_MSI_MASK_64"}
@@ -127,15 +154,24 @@ def questions_of(module: ModuleType) -> Iterator[Question]:
         elif inspect.isfunction(value):
             yield from function_questions(name, value)
         elif isinstance(value, int):
-            yield Question(name=name, expression=name, ours=value)
+            yield constant_question(name, value)
         else:
             pytest.fail(f"{module.__name__}.{name}: this test cannot ask C about it")
 
 
+def constant_question(name: str, ours: int) -> Question:
+    expression = SAID_IN_C.get(name, name)
+    return Question(name=name, expression=expression, ours=ours)
+
+
 def program(questions: list[Question]) -> str:
     """Write the C program that answers: one "index value" a line."""
-    lines = ["#include <stddef.h>", "#include <stdio.h>", "#include <linux/vfio.h>"]
-    lines.append("#include <linux/pci_regs.h>")
+    lines = [f"#include <{each}>" for each in INCLUDED]
+    ours = {question.name: question.ours for question in questions}
+    for name in NEWER:
+        lines += [f"#ifndef {name}", f"#define {name} {ours.get(name, 0)}ul", "#endif"]
+    lines += ["#ifdef __X32_SYSCALL_BIT", "#define OUR_X32_BIT __X32_SYSCALL_BIT"]
+    lines += ["#else", "#define OUR_X32_BIT 0x40000000", "#endif"]
     for old, new in RENAMED.items():
         lines += [f"#ifdef {new}", f"#define OUR_{old} {new}"]
         lines += ["#else", f"#define OUR_{old} {old}", "#endif"]
@@ -176,17 +212,29 @@ def _compiler() -> None:
 
 def test_every_module_of_uapi_is_compared_with_its_header() -> None:
     found = {module.name for module in pkgutil.iter_modules(vfiomig.uapi.__path__)}
-    assert found == {*IN_VFIO_H, *IN_PCI_REGS_H, *ELSEWHERE}
+    assert found == {*IN_VFIO_H, *IN_PCI_REGS_H, *IN_SECCOMP_H, *ELSEWHERE}
 
 
 def test_sizes_offsets_and_numbers_are_those_of_the_header(tmp_path: Path) -> None:
     modules = [
         importlib.import_module(f"vfiomig.uapi.{name}")
-        for name in (*IN_VFIO_H, *IN_PCI_REGS_H)
+        for name in (*IN_VFIO_H, *IN_PCI_REGS_H, *IN_SECCOMP_H)
     ]
     questions = [question for module in modules for question in questions_of(module)]
     assert {q.name for q in questions} > {"VFIO_TYPE", "sizeof vfio_region_info"}
     assert differences(questions, ask_c(questions, tmp_path)) == []
+
+
+def test_the_system_s_headers_lack_no_more_than_is_said(tmp_path: Path) -> None:
+    source = tmp_path / "newer.c"
+    source.write_text(
+        "".join(f"#include <{each}>\n" for each in INCLUDED)
+        + "".join(f"#ifndef {name}\n{name}\n#endif\n" for name in NEWER)
+    )
+    command = ["cc", "-E", "-P", str(source)]
+    printed = subprocess.check_output(command, text=True).split()
+    lacking = {name for name in NEWER if name in printed}
+    assert lacking in (set(), {*NEWER})  # a list that is too long is noticed
 
 
 def test_two_fields_that_change_places_are_noticed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Starting a program under the filter, so that it never outlives us.
+"""Starting a program under the filter, behind a guard that lets it never outlive us.
 
 Between fork and exec little may be done, and behind the filter nothing that opens a
 file, not even an import: nobody answers yet.
@@ -6,7 +6,6 @@ file, not even an import: nobody answers yet.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from vfiomig.protocol.errors import VfiomigError
 from vfiomig.serve.broker.filter import SeccompError, Syscalls, program, syscalls
+from vfiomig.serve.broker.guard import Leash, start_guarded
 from vfiomig.uapi.seccomp import (
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
@@ -52,11 +52,12 @@ class StartError(VfiomigError):
 class Child:
     """A program under the filter; its calls wait at ``listener``, an fd.
 
-    ``pidfd`` is readable once it has ended.  Fds from ``first_fd`` on are watched.
+    ``leash`` tells when it has ended, and kills what is left of it when it is closed.
+    Fds from ``first_fd`` on are watched.
     """
 
     pid: int
-    pidfd: int
+    leash: Leash
     listener: int
     first_fd: int
 
@@ -70,7 +71,7 @@ def start(
     """Run ``command`` under the filter.
 
     ``files`` gives it fds: its number to ours.  It has our terminal and our working
-    directory, and is killed when the thread that calls this ends.
+    directory.
 
     Raises:
         SeccompError: the kernel refuses filters, or their listeners.
@@ -87,37 +88,32 @@ def start(
     instructions = program(numbers, first_fd)
     filter_program = sock_fprog(len(instructions), instructions)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
-    pid = os.fork()
-    if not pid:
-        try:
-            ours.close()
-            _prepare(parent, limit, hard, files or {})
-            _install(numbers, filter_program, theirs)
-            _execute(paths, arguments, variables, theirs)
-        finally:
-            os._exit(127)
+
+    def run() -> NoReturn:
+        ours.close()
+        _prepare(limit, hard, files or {})
+        _install(numbers, filter_program, theirs)
+        _execute(paths, arguments, variables, theirs)
+
+    leash = start_guarded(run)
     theirs.close()
     try:
+        pid = leash.pid()
         listener = _listener_of(ours, command[0])
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        leash.close()
         raise
     finally:
         ours.close()
-    pidfd = os.pidfd_open(pid)
-    return Child(pid=pid, pidfd=pidfd, listener=listener, first_fd=first_fd)
+    return Child(pid=pid, leash=leash, listener=listener, first_fd=first_fd)
 
 
 # -- in the child ----------------------------------------------------------------------
 
 
-def _prepare(parent: int, limit: int, hard: int, files: Mapping[int, int]) -> None:
+def _prepare(limit: int, hard: int, files: Mapping[int, int]) -> None:
+    # The guard kills us when it must; this is for one that was killed itself.
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it has ended meanwhile
-        os._exit(127)
     for each in (signal.SIGINT, signal.SIGPIPE, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
     for number, fd in files.items():

@@ -1,15 +1,19 @@
 """A device as a program has it open: registers trapped, its data section mapped.
 
 The fd that the program gets is the file behind the areas, so that the kernel maps it
-without asking anybody.  Offsets on it are opaque to users (ABI-OFF-01): the migration
-region lies where its areas are in that file, and all other regions far above it.
+without asking anybody but us, whether it is an area.  Offsets on it are opaque to users
+(ABI-OFF-01): the migration region lies where its areas are in that file, and all other
+regions far above it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+import errno
+import mmap
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from vfiomig.host.region import MIGRATION_INDEX, OFFSET_SHIFT
+from vfiomig.protocol.errors import DriverDiedError
 from vfiomig.protocol.v1.registers import Register
 from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState
 from vfiomig.serve.broker.mapped_areas import MappedAreas, Place, mapped_areas
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 # Where the offsets of all other regions begin.
 _ELSEWHERE: Final = 1 << 56
 _MIGRATION: Final = MIGRATION_INDEX << OFFSET_SHIFT
+_REGION: Final = 1 << OFFSET_SHIFT  # bytes that one may have
+_U64: Final = (1 << 64) - 1
 _GET_REGION_INFO: Final = VFIO_DEVICE_GET_REGION_INFO()
 _RESET: Final = VFIO_DEVICE_RESET()
 
@@ -38,7 +44,10 @@ class Unseen(Protocol):
 
 
 class DeviceFile:
-    """A `HostFile` in front of a device's, with another layout of its offsets."""
+    """A `HostFile` in front of a device's, with another layout of its offsets.
+
+    Once the driver has died, everything is EIO.
+    """
 
     def __init__(
         self,
@@ -48,7 +57,7 @@ class DeviceFile:
         *,
         unseen: Unseen | None = None,
     ) -> None:
-        self._device = device
+        self._opened = self._device = device
         self._size = region.size
         self._mapped = [each.area for each in places]
         self._unseen = unseen
@@ -63,9 +72,23 @@ class DeviceFile:
         """Return the file whose pages are the areas."""
         return self._areas.fd if self._areas is not None else None
 
+    def require_mappable(self, length: int, offset: int, flags: int) -> None:
+        """Raise OSError(EINVAL) for what is not inside an area, or not shared."""
+        start = offset - self._base
+        end = start + length
+        if flags & mmap.MAP_SHARED:
+            for area in self._mapped:
+                if area.offset <= start and end <= area.offset + area.size:
+                    return
+        _refuse(errno.EINVAL, f"no mapping of {length:#x} bytes at {start:#x}")
+
     def user_ioctl(self, request: int, argument: int, user: UserProcess) -> int:
         """Perform an ioctl; a region's offset is told as it is on this fd."""
-        result = self._device.user_ioctl(request, argument, user)
+        try:
+            result = self._device.user_ioctl(request, argument, user)
+        except DriverDiedError:
+            self._bury()
+            raise
         if request == _GET_REGION_INFO:
             self._move_region(argument, user)
         elif request == _RESET:
@@ -75,30 +98,35 @@ class DeviceFile:
     def pread(self, size: int, offset: int) -> bytes:
         """Read; where data_size is, the data is shown first."""
         place = self._place(offset)
-        data = self._device.pread(size, place)
-        if self._areas is not None:
+        try:
+            data = self._device.pread(size, place)
+        except DriverDiedError:
+            self._bury()
+            raise
+        if self._areas is not None and len(data) == 8:
             self._follow_read(place - _MIGRATION, data)
         return data
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> int:
         """Write; where data_size is, the driver is shown the data before."""
         place = self._place(offset)
-        if self._areas is None:
-            return self._device.pwrite(data, place)
         register = place - _MIGRATION
-        if register == Register.DATA_SIZE.offset and self._is_resuming:
+        is_size = register == Register.DATA_SIZE.offset and len(data) == 8
+        if is_size and self._areas is not None and self._is_resuming:
             self._show_driver(int.from_bytes(data, "little"))
-        taken = self._device.pwrite(data, place)
-        if register == Register.DEVICE_STATE.offset and len(data) == 4:
-            self._state = int.from_bytes(data, "little")
-        elif 0 <= register < self._size:
-            self._areas.written(register, bytes(data))
+        try:
+            taken = self._device.pwrite(data, place)
+        except DriverDiedError:
+            self._bury()
+            raise
+        if self._areas is not None:
+            self._follow_write(self._areas, register, bytes(data))
         return taken
 
     def close(self) -> None:
         """Close the device, and let the file go."""
         try:
-            self._device.close()
+            self._opened.close()
         finally:
             if self._areas is not None:
                 self._areas.close()
@@ -109,15 +137,21 @@ class DeviceFile:
         """Return the device's own offset for one of this fd."""
         if offset >= _ELSEWHERE:
             return offset - _ELSEWHERE
-        return _MIGRATION + offset - self._base
+        register = offset - self._base
+        if not 0 <= register < _REGION:
+            _refuse(errno.EINVAL, f"no region lies at {offset:#x}")
+        return _MIGRATION + register
+
+    def _bury(self) -> None:
+        self._device = _Dead()
 
     def _move_region(self, argument: int, user: UserProcess) -> None:
         at = argument + vfio_region_info.index.offset
         index = int.from_bytes(user.memory.read(at, 4), "little")
-        at = argument + vfio_region_info.offset.offset
-        offset = int.from_bytes(user.memory.read(at, 8), "little") + _ELSEWHERE
+        offset = (index << OFFSET_SHIFT) + _ELSEWHERE & _U64
         if index == MIGRATION_INDEX:
             offset = self._base
+        at = argument + vfio_region_info.offset.offset
         user.memory.write(at, offset.to_bytes(8, "little"))
 
     # -- data --------------------------------------------------------------------------
@@ -127,12 +161,17 @@ class DeviceFile:
         return self._state & VFIO_DEVICE_STATE_MASK == DeviceState.RESUMING
 
     def _follow_read(self, register: int, data: bytes) -> None:
-        if len(data) != 8:
-            return
         if register == Register.DATA_OFFSET.offset:
             self._data_offset = int.from_bytes(data, "little")
         elif register == Register.DATA_SIZE.offset and not self._is_resuming:
             self._show_program(int.from_bytes(data, "little"))
+
+    def _follow_write(self, areas: MappedAreas, register: int, data: bytes) -> None:
+        if register == Register.DEVICE_STATE.offset and len(data) == 4:
+            self._state = int.from_bytes(data, "little")
+            self._data_offset = None  # it was of a buffer of the state before
+        elif 0 <= register < self._size:
+            areas.written(register, data)
 
     def _show_program(self, size: int) -> None:
         assert self._areas is not None
@@ -158,3 +197,23 @@ class DeviceFile:
             end = min(self._data_offset + size, area.offset + area.size)
             if start < end:
                 self._unseen(access, start, end - start)
+
+
+class _Dead:
+    """What is left of a device whose driver has died: a `HostFile` that fails."""
+
+    def user_ioctl(self, _: int, __: int, ___: UserProcess) -> int:
+        _refuse(errno.EIO, "the driver has died")
+
+    def pread(self, _: int, __: int) -> bytes:
+        _refuse(errno.EIO, "the driver has died")
+
+    def pwrite(self, _: bytes | memoryview, __: int) -> int:
+        _refuse(errno.EIO, "the driver has died")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _refuse(code: int, why: str) -> NoReturn:
+    raise OSError(code, why)

@@ -4,10 +4,14 @@ Rule 1: a number is given out once, whatever the process, so that the copies tha
 fork leaves in a child are the same files.
 
 Rule 2: a file is open until the process that opened it closes it or ends.  Its copies
-in children work as long, and are never what keeps a device alive.
+in children work as long, and are never what keeps a device alive.  Duplicates under
+other numbers can only be mapped: no call on them comes to us.
 
 Rule 3: what really lies under a number is an empty file that nobody can write, or the
 data section of the device, to be mapped; all other accesses come to us.
+
+Rule 4: by that file one can tell whether a process still has ours under a number: it
+may have lost it by an exec, or never had it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import os
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vfiomig.host.user_process import HostFile
 
@@ -34,10 +38,29 @@ class Mappable(Protocol):
     def backing_fd(self) -> int | None:
         """Return the fd whose pages these are; None if nothing can be mapped."""
 
+    def require_mappable(self, length: int, offset: int, flags: int) -> None:
+        """Raise OSError(EINVAL) unless this may be mapped, with flags of mmap(2)."""
 
-class _Open(NamedTuple):
+
+class Identity(NamedTuple):
+    """Which file lies under a number, as stat(2) tells it."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path_or_fd: str | int) -> Identity:
+        """Return that of a path, or of an fd of ours."""
+        found = os.stat(path_or_fd)  # noqa: PTH116 -- a Path is slower
+        return cls(found.st_dev, found.st_ino)
+
+
+class OpenFile(NamedTuple):
+    """A file of ours that a process, its owner, has opened."""
+
     file: HostFile
     owner: int
+    identity: Identity
 
 
 class FdTable:
@@ -45,16 +68,13 @@ class FdTable:
 
     def __init__(self, first: int) -> None:
         self._first = first
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, OpenFile] = {}
+        # What is behind a number, if it is one of ours: asked at every access.
+        self.get: Callable[[int], OpenFile | None] = self._open.get
 
-    def get(self, number: int) -> HostFile | None:
-        """Return the file behind a number, if it is one of ours."""
-        found = self._open.get(number)
-        return found.file if found is not None else None
-
-    def add(self, number: int, file: HostFile, owner: int) -> None:
+    def add(self, number: int, opened: OpenFile) -> None:
         """Note that a process has a file open."""
-        self._open[number] = _Open(file, owner)
+        self._open[number] = opened
 
     def free_numbers(self, limit: int) -> Iterator[int]:
         """Yield the numbers below a limit that none of our files has."""

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import struct
 from typing import Final, NamedTuple
 
 from vfiomig.uapi.seccomp import (
@@ -23,25 +24,47 @@ from vfiomig.uapi.seccomp import (
     SECCOMP_IOCTL_NOTIF_SET_FLAGS,
     SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP,
     SECCOMP_USER_NOTIF_FLAG_CONTINUE,
-    seccomp_notif,
     seccomp_notif_addfd,
-    seccomp_notif_resp,
 )
 
-_GONE: Final = (errno.ENOENT, errno.EINPROGRESS)
+# ENOTCONN is told of a filter that nobody is under any more.
+_GONE: Final = (errno.ENOENT, errno.EINPROGRESS, errno.ENOTCONN)
+
+# seccomp_notif (id, thread, number, six arguments) and seccomp_notif_resp (id, value,
+# error, flags) at once: field by field ctypes takes several times as long.
+_SEEN: Final = struct.Struct("=QI4xi4x8x6Q")
+_TOLD: Final = struct.Struct("=QqiI")
+_ID: Final = struct.Struct("=Q")
+_ZEROS: Final = bytes(_SEEN.size)
 
 
-class GoneError(Exception):
-    """The call that is being answered is gone; nobody waits for it."""
+class GoneError(OSError):
+    """The call that is being answered is gone; nobody waits for it.
+
+    It is an OSError so that whoever is in the midst of something undoes it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(errno.ESRCH, "the thread that called is gone")
 
 
 class Call(NamedTuple):
-    """A system call that waits: its number, its arguments and its thread."""
+    """A system call that waits: its thread, its number and its arguments."""
 
     id: int
     thread: int
     number: int
-    args: tuple[int, ...]
+    arg0: int
+    arg1: int
+    arg2: int
+    arg3: int
+    arg4: int
+    arg5: int
+
+    @property
+    def args(self) -> tuple[int, ...]:
+        """All of the arguments."""
+        return self[3:]
 
 
 class Listener:
@@ -49,47 +72,36 @@ class Listener:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._notification = bytearray(memoryview(seccomp_notif()).nbytes)
-        self._seen = seccomp_notif.from_buffer(self._notification)
-        self._answer = bytearray(memoryview(seccomp_notif_resp()).nbytes)
-        self._told = seccomp_notif_resp.from_buffer(self._answer)
+        self._seen = bytearray(_SEEN.size)
+        self._told = bytearray(_TOLD.size)
         self.wakes_synchronously = self._ask_for_synchronous_wake_up()
 
     def receive(self) -> Call | None:
         """Return a call that waits; None if it has gone before we looked."""
-        # The kernel demands a buffer of zeros.
-        self._notification[:] = bytes(len(self._notification))
+        seen = self._seen
+        seen[:] = _ZEROS  # the kernel demands it
         try:
-            fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_RECV, self._notification)
+            fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_RECV, seen)
         except OSError as error:
             if error.errno in (*_GONE, errno.EINTR):
                 return None
             raise
-        seen = self._seen
-        return Call(seen.id, seen.pid, seen.data.nr, tuple(seen.data.args))
-
-    def is_waiting(self, call: Call) -> bool:
-        """Tell whether a call still waits."""
-        try:
-            fcntl.ioctl(
-                self.fd, SECCOMP_IOCTL_NOTIF_ID_VALID, call.id.to_bytes(8, "little")
-            )
-        except OSError:
-            return False
-        return True
+        return Call._make(_SEEN.unpack(seen))
 
     def require(self, call: Call) -> None:
         """Raise `GoneError` unless a call still waits."""
-        if not self.is_waiting(call):
-            raise GoneError
+        try:
+            fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_ID_VALID, _ID.pack(call.id))
+        except OSError:
+            raise GoneError from None
 
     def answer(self, call: Call, value: int) -> None:
         """Let a call return a value, or fail with a negative errno."""
-        self._send(call, value=max(value, 0), error=min(value, 0))
+        self._send(call, max(value, 0), min(value, 0), 0)
 
     def let_pass(self, call: Call) -> None:
         """Let the kernel perform a call, as if nobody had looked."""
-        self._send(call, flags=SECCOMP_USER_NOTIF_FLAG_CONTINUE)
+        self._send(call, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE)
 
     def add_fd(self, call: Call, fd: int, number: int, flags: int) -> None:
         """Give the caller a duplicate of ``fd`` under a number.
@@ -118,13 +130,10 @@ class Listener:
         """Stop listening: calls that come now fail with ENOSYS."""
         os.close(self.fd)
 
-    def _send(
-        self, call: Call, *, value: int = 0, error: int = 0, flags: int = 0
-    ) -> None:
-        told = self._told
-        told.id, told.val, told.error, told.flags = call.id, value, error, flags
+    def _send(self, call: Call, value: int, error: int, flags: int) -> None:
+        _TOLD.pack_into(self._told, 0, call.id, value, error, flags)
         try:
-            fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_SEND, self._answer)
+            fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_SEND, self._told)
         except OSError as failure:
             if failure.errno not in _GONE:
                 raise

@@ -11,6 +11,7 @@ import select
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.serve.broker.fd_table import Identity, OpenFile
 from vfiomig.serve.broker.process_memory import ProcessMemory
 
 if TYPE_CHECKING:
@@ -26,16 +27,26 @@ _TGID: Final = re.compile(rb"^Tgid:\s*(\d+)$", re.MULTILINE)
 class _CheckedMemory(ProcessMemory):
     """Memory of a process that is known to be the one that is meant.
 
-    While it waits in a ``call``, the id tells; otherwise (a device reaches guest
-    memory by itself) its pidfd, for a pid may be another process's by now.
+    While it waits in a call, that is the memory of the thread, and the id tells; a
+    device reaches guest memory by itself, and then the pidfd does, for a pid may be
+    another process's by now.
     """
 
-    def __init__(self, pid: int, pidfd: int, listener: Listener) -> None:
-        super().__init__(pid)
+    def __init__(self, process: int, pidfd: int, listener: Listener) -> None:
+        super().__init__(process)
         self.call: Call | None = None
+        self._process = process
         self._listener = listener
         self._ended = select.poll()
         self._ended.register(pidfd, select.POLLIN)
+
+    def enter(self, call: Call) -> None:
+        self.call = call
+        self.pid = call.thread
+
+    def leave(self) -> None:
+        self.call = None
+        self.pid = self._process
 
     def read_some(self, address: int, size: int) -> bytes:
         data = super().read_some(address, size)
@@ -43,8 +54,11 @@ class _CheckedMemory(ProcessMemory):
         return data
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        self._require()
-        super().write(address, data)
+        if self.call is not None:
+            self._listener.require(self.call)
+        else:
+            self._require()
+        ProcessMemory.write(self, address, data)
 
     def _require(self) -> None:
         if self.call is not None:
@@ -63,14 +77,9 @@ class Tracee:
         self._table = table
         self.memory = _CheckedMemory(pid, self.pidfd, listener)
 
-    @property
-    def call(self) -> Call | None:
-        """The call that is being answered."""
-        return self.memory.call
-
-    @call.setter
-    def call(self, call: Call | None) -> None:
-        self.memory.call = call
+        # A call of it is being answered; and it is no more.
+        self.enter = self.memory.enter
+        self.leave = self.memory.leave
 
     def duplicate(self, number: int) -> int:
         """Return a duplicate of one of its fds.
@@ -93,10 +102,14 @@ class Tracee:
             OSError: EINVAL for a file that is not ours, EBADF for none at all.
         """
         found = self._table.get(number)
-        if found is None:
-            code = errno.EINVAL if self._has(number) else errno.EBADF
+        if found is None or not self.has(number, found):
+            code = errno.EINVAL if self._identity(number) else errno.EBADF
             raise OSError(code, f"fd {number} of process {self.pid} is not ours")
-        return found
+        return found.file
+
+    def has(self, number: int, opened: OpenFile) -> bool:
+        """Tell whether what it has under a number is a certain file of ours."""
+        return self._identity(number) == opened.identity
 
     def install(self, file: HostFile) -> int:
         """Give it a file of ours; return the number.
@@ -115,20 +128,24 @@ class Tracee:
         os.close(self.pidfd)
 
     def _install(self, file: HostFile, flags: int) -> int:
-        assert self.call is not None
+        call = self.memory.call
+        assert call is not None
         limit = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[0]
         for number in self._table.free_numbers(limit):
-            if not self._has(number):
+            if self._identity(number) is None:
                 break
         else:
             raise OSError(errno.EMFILE, f"no fd is free below {limit}")
         with self._table.backing(file) as fd:
-            self._listener.add_fd(self.call, fd, number, flags)
-        self._table.add(number, file, self.pid)
+            self._listener.add_fd(call, fd, number, flags)
+            self._table.add(number, OpenFile(file, self.pid, Identity.of(fd)))
         return number
 
-    def _has(self, number: int) -> bool:
-        return os.path.lexists(f"/proc/{self.pid}/fd/{number}")
+    def _identity(self, number: int) -> Identity | None:
+        try:
+            return Identity.of(f"/proc/{self.memory.pid}/fd/{number}")
+        except OSError:
+            return None
 
 
 def process_of(thread: int) -> int:
@@ -140,3 +157,8 @@ def process_of(thread: int) -> int:
     found = _TGID.search(Path(f"/proc/{thread}/status").read_bytes())
     assert found is not None  # the kernel writes that line
     return int(found[1])
+
+
+def is_thread_of(process: int, thread: int) -> bool:
+    """Tell whether a thread is one of a process."""
+    return os.path.exists(f"/proc/{process}/task/{thread}")  # noqa: PTH110 -- faster
