@@ -23,8 +23,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, NoReturn
 
 from vfiomig.protocol.dirty_bitmap import (
+    MAX_PAGES,
     WORD_BYTES,
     DirtyLog,
+    bitmap_size,
     holds,
     place_of,
     smallest_page,
@@ -51,6 +53,8 @@ class IommuLimits:
 
     ``page_sizes`` has a bit for each size in bytes; only the smallest counts.  The
     defaults are those of an x86 with 48 bits: the hole is where its interrupts go.
+    ``max_log_bytes`` are for the logs of all mappings together: a user may map far more
+    than there is, and they are our memory.  The default is enough for 16 TiB.
     """
 
     page_sizes: int = 0xFFFF_FFFF_FFFF_F000
@@ -59,6 +63,7 @@ class IommuLimits:
         IovaRange(0xFEF0_0000, (1 << 48) - 1),
     )
     max_mappings: int = 65535
+    max_log_bytes: int = 512 << 20
 
 
 DEFAULT_LIMITS: Final = IommuLimits()
@@ -149,7 +154,7 @@ class Iommu:
             _refuse(errno.ENOSPC, f"no more than {self.limits.max_mappings} mappings")
         self._require_in_a_range(mapping)
         if self.is_tracking:
-            mapping.log = self._new_log(mapping)
+            mapping.log = self._new_log(mapping, self.log_bytes)
         index = self._first_behind(mapping.iova)
         self._mappings.insert(index, mapping)
         self._starts.insert(index, mapping.iova)
@@ -186,7 +191,11 @@ class Iommu:
         """
         if self.is_tracking:
             return
-        logs = [self._new_log(mapping) for mapping in self._mappings]
+        logs: list[DirtyLog] = []
+        taken = 0
+        for mapping in self._mappings:
+            logs.append(self._new_log(mapping, taken))
+            taken += logs[-1].nbytes
         for mapping, log in zip(self._mappings, logs, strict=True):
             mapping.log = log
         self.is_tracking = True
@@ -294,7 +303,11 @@ class Iommu:
 
     # -- logs ----------------------------------------------------------------------
 
-    def _new_log(self, mapping: Mapping) -> DirtyLog:
+    def _new_log(self, mapping: Mapping, taken: int) -> DirtyLog:
+        pages = mapping.size // self.page_size
+        room = self.limits.max_log_bytes - taken
+        if pages <= MAX_PAGES and bitmap_size(pages) > room:
+            _refuse(errno.ENOMEM, f"no log for {_range(mapping)}: {room} bytes left")
         try:
             return self.make_log(mapping.size, self.page_size)
         except ValueError as error:

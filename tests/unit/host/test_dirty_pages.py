@@ -105,6 +105,18 @@ def test_what_was_written_before_the_start_is_not_in_the_log() -> None:
     assert user.dirty(0, PAGE) == set()
 
 
+def test_logs_take_no_more_than_they_may() -> None:  # DIRTY-OP-03: ENOMEM
+    user = User(IommuLimits(max_log_bytes=24))
+    for number in range(3):  # a word each
+        user.map(number << 20, PAGE)
+    user.start()
+    refused(errno.ENOMEM, partial(user.map, 3 << 20, PAGE))
+    operate(user, STOP)
+    user.map(3 << 20, PAGE)
+    refused(errno.ENOMEM, user.start)
+    refused(errno.EINVAL, partial(user.dirty, 0, PAGE))  # it was not begun
+
+
 def test_a_mapping_of_too_many_pages_cannot_be_tracked() -> None:  # DIRTY-OP-03
     user = User()
     user.map(0, PAGE)
