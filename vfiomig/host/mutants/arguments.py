@@ -120,7 +120,7 @@ class HugeLogs(Iommu):
 
     violates: ClassVar = frozenset({"iommu/tracking/too-many-pages"})
 
-    def _new_log(self, mapping: Mapping) -> DirtyLog:
+    def _new_log(self, mapping: Mapping, taken: int) -> DirtyLog:
         pages = mapping.size // self.page_size & (1 << 31) - 1
         return self.make_log(pages * self.page_size, self.page_size)
 

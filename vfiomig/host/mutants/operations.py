@@ -55,7 +55,7 @@ class UnwindsTheWrongLog(Iommu):
     def start_tracking(self) -> None:
         """Start, mapping by mapping."""
         for mapping in self._mappings:
-            mapping.log = mapping.log or self._new_log(mapping)
+            mapping.log = mapping.log or self._new_log(mapping, 0)
         self.is_tracking = True
 
 
