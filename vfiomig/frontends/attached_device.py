@@ -7,6 +7,7 @@ account of what moved are made here, at the very access that they belong to.
 from __future__ import annotations
 
 import errno
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,8 @@ from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState, named_state
 from vfiomig.uapi.ioctl import VFIO_DEVICE_RESET
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vfiomig.frontends.fail_steps import FailStep
     from vfiomig.host.device_fd import DeviceFd
     from vfiomig.host.device_ops import TrappedDriver
@@ -59,7 +62,12 @@ class Account:
 
 
 class AttachedDevice:
-    """A `HostFile` in front of a `DeviceFd`."""
+    """A `HostFile` in front of a `DeviceFd`.
+
+    Each time it stops, but not to load another state, its snapshot becomes a file in
+    the folder ``snapshots``, if there is one: NAME.1 the first, with ``-`` for the
+    ``/`` in its name.
+    """
 
     def __init__(
         self,
@@ -69,6 +77,7 @@ class AttachedDevice:
         log: HistoryWriter,
         *,
         fault: FailStep | None = None,
+        snapshots: Path | None = None,
     ) -> None:
         self.name = name
         self._fd = fd
@@ -76,6 +85,8 @@ class AttachedDevice:
         self._bench = bench_of(driver)
         self.account = Account(has_snapshot=self._bench.snapshot is not None)
         self._fault = fault
+        self._snapshots = snapshots
+        self._stops = itertools.count(1)
         self._log = log
         self.region = find_migration_region(fd)
         self._recorder = Recorder(fd, self.region, log, device=name)
@@ -156,7 +167,8 @@ class AttachedDevice:
         return taken
 
     def close(self) -> None:
-        """Close the device fd, and record it."""
+        """Close the device fd, and record it; no guest works on it any more."""
+        self._state = None
         self._recorder.close()
 
     # -- what it means -----------------------------------------------------------------
@@ -178,7 +190,7 @@ class AttachedDevice:
             return
         self.account.states.append(after.name)
         if before is not None and before.is_running and not after.is_running:
-            self.account.at_stop = self._digest()
+            self.account.at_stop = self._digest(keep=after not in _RESUMING)
         elif after.is_running and before is DeviceState.RESUMING:
             self.account.at_start = self._digest()
         elif after.is_running and before is not None and not before.is_running:
@@ -198,12 +210,16 @@ class AttachedDevice:
         fail(on, errno.EIO)
         self._log.append(BenchEvent(self.name, "fail", on=on, errno=errno.EIO))
 
-    def _digest(self) -> str | None:
+    def _digest(self, *, keep: bool = False) -> str | None:
         if self._bench.snapshot is None:
             return None
         try:
-            digest = xxhash.xxh3_128_hexdigest(self._bench.snapshot())
+            snapshot = self._bench.snapshot()
+            digest = xxhash.xxh3_128_hexdigest(snapshot)
         except Exception as error:
             raise DriverDiedError.of(self._driver, "snapshot()", error) from error
+        if keep and self._snapshots is not None:
+            name = f"{self.name.replace('/', '-')}.{next(self._stops)}"
+            (self._snapshots / name).write_bytes(snapshot)
         self._log.append(BenchEvent(self.name, "snapshot", digest=f"xxh3-128:{digest}"))
         return digest

@@ -49,11 +49,13 @@ class AttachedMachine:
         *,
         party: str = "",
         fault: FailStep | None = None,
+        snapshots: Path | None = None,
     ) -> None:
         self.devices: list[AttachedDevice] = []
         self.sysfsdevs: list[Path] = []
         self._log = log
         self._fault = fault
+        self._snapshots = snapshots
         sysfs = Sysfs(folder)
         names = list(derived_names(targets, taken=()))
         self._labels = dict(zip(names, labels(targets, party), strict=True))
@@ -79,7 +81,14 @@ class AttachedMachine:
     def _attach(self, known: str, fd: DeviceFd, driver: TrappedDriver) -> HostFile:
         """Let a device that was opened be seen, and its data section be mapped."""
         name = self._names[known]
-        device = AttachedDevice(name, fd, driver, self._log, fault=self._fault)
+        device = AttachedDevice(
+            name,
+            fd,
+            driver,
+            self._log,
+            fault=self._fault,
+            snapshots=self._snapshots,
+        )
         self.devices.append(device)
         places = [Place(area, *fd.area_file(area)) for area in device.region.areas]
         return DeviceFile(device, driver.migration_region, places, unseen=device.unseen)

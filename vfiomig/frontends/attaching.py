@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.frontends.attached_machine import AttachedMachine, probe_targets
-from vfiomig.protocol.errors import VfiomigError
+from vfiomig.protocol.errors import DriverDiedError, VfiomigError
 from vfiomig.protocol.history import Header
 from vfiomig.serve.broker.child import start
 from vfiomig.serve.broker.supervisor import Supervisor
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from vfiomig.client.recorder import HistoryWriter
     from vfiomig.frontends.attached_device import Account, AttachedDevice
     from vfiomig.frontends.fail_steps import FailStep
-    from vfiomig.protocol.errors import DriverDiedError
 
 _TICK: Final = 0.01  # seconds between two pieces of work, at least
 # A QEMU that is asked to end does so at once, or hangs.
@@ -42,7 +41,8 @@ class Attachment:
 
     ``work`` is units of guest traffic a second, for each device that runs; ``limit``
     seconds after which QEMU is ended; ``party`` stands before the devices' names.
-    ``fault`` is the access at which each device fails, once.
+    ``fault`` is the access at which each device fails, once; ``snapshots`` a folder
+    for what each device was when it stopped (see `AttachedDevice`).
     """
 
     command: tuple[str, ...]
@@ -51,6 +51,7 @@ class Attachment:
     limit: float | None = None
     party: str = ""
     fault: FailStep | None = None
+    snapshots: Path | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,6 +94,7 @@ def attach(
             log,
             party=attachment.party,
             fault=attachment.fault,
+            snapshots=attachment.snapshots,
         )
         things.callback(log.flush)
         command = with_devices(attachment.command, machine.sysfsdevs)
@@ -114,8 +116,11 @@ def attach(
 def _monitor_socket(
     program: QemuProgram, monitor: Path | None, folder: Path
 ) -> Path | None:
-    """Return where QEMU shall listen; nowhere, if it is perhaps no QEMU."""
-    if program.version is None:
+    """Return where QEMU shall listen.
+
+    Nowhere, if it is perhaps no QEMU, and nobody has to ask it anything.
+    """
+    if monitor is None and program.version is None:
         return None
     return monitor or folder / "monitor"
 
@@ -127,7 +132,7 @@ def _serve(
     attached: Attached,
 ) -> None:
     with _Patience(attachment.limit) as patience:
-        guest = _Guest(machine.devices, attachment.work)
+        guest = _Guest(machine.devices, attachment.work, supervisor.deaths)
 
         def idle() -> float:
             patience.require()
@@ -149,22 +154,41 @@ def _note_end(
 
 
 class _Guest:
-    """Traffic of a guest that is not there: work for each device that runs."""
+    """Traffic of a guest that is not there: work for each device that runs.
 
-    def __init__(self, devices: Sequence[AttachedDevice], rate: int) -> None:
+    A driver that dies of it is one of the ``deaths``, and gets no more.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[AttachedDevice],
+        rate: int,
+        deaths: list[DriverDiedError],
+    ) -> None:
         self._devices = devices
         self._rate = rate
+        self._deaths = deaths
+        self._dead: set[str] = set()
         self._done_until = time.monotonic()
 
     def run(self) -> float:
         """Do what is due; return after how many seconds to come again."""
-        now = time.monotonic()
-        amount = int((now - self._done_until) * self._rate)
+        amount = int((time.monotonic() - self._done_until) * self._rate)
         if amount:
-            self._done_until = now
             for device in self._devices:
-                device.work(amount)
+                self._work(device, amount)
+            # Behind it: what takes longer than it may is not made up for.
+            self._done_until = time.monotonic()
         return _TICK if self._rate else 0.25
+
+    def _work(self, device: AttachedDevice, amount: int) -> None:
+        if device.name in self._dead:
+            return
+        try:
+            device.work(amount)
+        except DriverDiedError as death:
+            self._dead.add(device.name)
+            self._deaths.append(death)
 
 
 class _Patience:

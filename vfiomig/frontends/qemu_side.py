@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Not forked: this process has threads, those of the monitors.
 _FRESH: Final = multiprocessing.get_context("spawn")
+_TICK: Final = 0.05  # seconds
 _PATIENCE: Final = 30.0  # seconds, for a QEMU that was told to end
 
 
@@ -66,13 +68,15 @@ class QemuSide:
         Raises:
             SideError: it does not, for the reason that its broker gives.
         """
-        try:
-            self.monitor.ask("query-status")
-        except MonitorError as error:
-            if self._reports.poll(0):
-                self.result()  # it knows better
-            message = f"{self.party}: QEMU does not answer ({error})"
-            raise SideError(message) from error
+        deadline = time.monotonic() + _PATIENCE
+        while not self.monitor.is_connected(within=_TICK):
+            if self.has_ended:
+                status = self.result().status
+                message = f"{self.party}: QEMU ended at once, with status {status}"
+                raise SideError(message)
+            if time.monotonic() > deadline:
+                message = f"{self.party}: QEMU does not answer"
+                raise SideError(message)
 
     @property
     def has_ended(self) -> bool:
@@ -141,6 +145,7 @@ def _run_broker(
     os.dup2(nothing, 0)  # two of them cannot share a terminal's input
     try:
         with Path(history or os.devnull).open("wb") as file:
-            reports.send(attach(attachment, HistoryWriter(file.write), monitor=socket))
+            attached = attach(attachment, HistoryWriter(file.write), monitor=socket)
+        reports.send(attached)  # now the history is there as well
     except (VfiomigError, OSError) as error:
         reports.send(str(error))

@@ -17,7 +17,7 @@ from vfiomig.frontends.fail_steps import CANCEL, FAIL_STEPS
 from vfiomig.frontends.merged_history import merged
 from vfiomig.frontends.qemu_side import QemuSide, SideError
 from vfiomig.frontends.tampering_link import TamperingLink
-from vfiomig.serve.monitor import MonitorError
+from vfiomig.serve.monitor import MonitorError, MonitorGoneError
 from vfiomig.serve.qemu import ask_program
 
 if TYPE_CHECKING:
@@ -156,10 +156,8 @@ def _run(what: TwoQemus, source: QemuSide, destination: QemuSide, link: Path) ->
         return source.monitor.wait_until(
             "completed", "failed", "cancelled", limit=what.limit
         )
-    except MonitorError:
-        if source.has_ended:
-            return "aborted"
-        raise
+    except MonitorGoneError:
+        return "aborted"
 
 
 def _is_running(side: QemuSide) -> bool:
@@ -169,8 +167,9 @@ def _is_running(side: QemuSide) -> bool:
     try:
         # The last word of a migration may come before the VM goes on.
         for _ in range(50):
-            if side.monitor.ask("query-status")["status"] == "running":
-                return True
+            status = side.monitor.ask("query-status")["status"]
+            if status in {"running", "postmigrate"}:  # the second is of a source
+                return bool(status == "running")
             time.sleep(0.02)
     except (MonitorError, SideError):
         return False

@@ -85,7 +85,7 @@ class Destination:
         """Leave the devices as they are, but for those that run: the source will."""
         for device in self._devices:
             device.client.load_cleanup()
-        for device in self._running:
+        for device in reversed(self._running):
             with contextlib.suppress(OSError, VfiomigError):
                 device.client.vm_state_change(running=False)
         self._metrics.resumed_at = None

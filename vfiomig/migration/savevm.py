@@ -3,7 +3,8 @@
 The order is that of QEMU 7.2 (save_snapshot, qemu_savevm_state, load_snapshot): the VM
 is stopped first, so nothing is pre-copied while it runs; what is saved before
 completion goes into PART sections all the same, and nobody asks for pending_bytes but
-the device's own iteration.  The stream is that of a migration.
+the device's own iteration.  The stream is that of a migration.  Devices are stopped
+and reset from the last to the first (vm_state_notify, qbus_walk_children).
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ def load_vm(
         starts_vm=any(device.client.vm_is_running for device in devices),
     )
     try:
-        for device in devices:
+        for device in reversed(devices):
             device.client.vm_state_change(running=False)
-        for device in devices:
+        for device in reversed(devices):
             with contextlib.suppress(OSError):  # QEMU only complains
                 device.client.reset()
         yield from destination.load_stream()
@@ -92,7 +93,7 @@ class _Saving:
         return self._end(error)
 
     def _stop_vm(self) -> None:
-        for device in self._devices:
+        for device in reversed(self._devices):
             self._busy_with = device.name
             device.client.vm_state_change(running=False, for_savevm=True)
 

@@ -203,12 +203,13 @@ class Source:
         """Stop the guest and each device.
 
         QEMU's handler cannot fail the stop: it notes the error, and the first device
-        is asked to stop once more before the migration fails.
+        is asked to stop once more before the migration fails.  The last device stops
+        first (vm_state_notify).
         """
         self._stopped = [d for d in self._devices if d.client.vm_is_running]
         self._metrics.stopped_at = self._clock.now
         failures = []
-        for device in self._devices:
+        for device in reversed(self._devices):
             self._busy_with = device.name
             try:
                 device.client.vm_state_change(running=False)
@@ -272,7 +273,7 @@ class Source:
             recovery.attempt(device, lambda c: c.vm_state_change(running=True))
         for device in self._devices:
             device.client.save_cleanup()
-        for device in self._devices:
+        for device in reversed(self._devices):  # QEMU's list of notifiers
             recovery.attempt(device, lambda c: c.migration_failed())
         for device in self._devices:
             if device.name not in recovery.lost:
