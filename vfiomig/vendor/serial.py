@@ -175,6 +175,17 @@ class SerialModel:
         self._end_access()
 
     def drive_interrupt(self) -> None:
+        """Let INTx be what the ports say, after one interrupt in any case.
+
+        A user may have moved its own idea of the line, and that it was high, but not
+        that it owes an acknowledgement: QEMU then keeps it high until the next one, and
+        a guest drowns in interrupts.  One that finds no port pending is spurious to it.
+        """
+        if self._bus is not None and self._is_guests:
+            self._bus.raise_interrupt(0)
+        self._drive_line()
+
+    def _drive_line(self) -> None:
         """Let INTx be what the ports say; before a guest came it is nobody's."""
         if self._bus is None:
             return
@@ -201,7 +212,7 @@ class SerialModel:
         ):
             self._pass_character_time()
         self._flush()
-        self.drive_interrupt()
+        self._drive_line()
 
     @property
     def _would_overrun(self) -> bool:
