@@ -47,7 +47,7 @@ STOP, RUNNING = 0, 1
 
 # Small, and yet of several chunks where the data section is small.
 DEVICES: Final[dict[str, dict[str, int]]] = {
-    "serial": {"ports": 2},
+    "serial": {"ports": 2, "log": None},
     "opaque": {"state": 10_001},
     "reference": {"state": 3 * PAGE},
     "accelerator": {"memory": 2 * PAGE, "spread": PAGE},
