@@ -17,7 +17,7 @@ import contextlib
 import enum
 import errno
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vfiomig.client.conduct import CONDUCTS
 from vfiomig.client.region import find_migration_region
@@ -46,7 +46,7 @@ RESET: Final = 0x3B6F
 STOP, RUNNING = 0, 1
 
 # Small, and yet of several chunks where the data section is small.
-DEVICES: Final[dict[str, dict[str, int]]] = {
+DEVICES: Final[dict[str, dict[str, Any]]] = {
     "serial": {"ports": 2, "log": None},
     "opaque": {"state": 10_001},
     "reference": {"state": 3 * PAGE},

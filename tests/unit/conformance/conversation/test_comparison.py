@@ -25,6 +25,9 @@ from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import Step, step
 from vfiomig.conformance.conversation.stream import PLAIN, rule_for, rules_about
 
+# Each holds whole conversations: together they take half a minute.
+pytestmark = pytest.mark.slow
+
 SAVED = (
     step("work", "source", 40),
     step("enter", "source", STOP_AND_COPY),

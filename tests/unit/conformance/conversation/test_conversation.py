@@ -32,6 +32,9 @@ from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Each holds whole conversations: together they take half a minute.
+pytestmark = pytest.mark.slow
+
 EVERY_STEP = sorted({each for steps in scripts() for each in steps}, key=str)
 ABORTED = (
     step("watch_work", "source", 9),
@@ -53,7 +56,6 @@ def talk(make_driver: Callable[[], Bare], *steps: Step) -> Conversation:
 # -- steps -----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from(EVERY_STEP), max_size=12))
 def test_any_steps_are_a_conversation_that_a_conforming_driver_holds(
@@ -64,7 +66,6 @@ def test_any_steps_are_a_conversation_that_a_conforming_driver_holds(
     assert origins_broken(Framed, *steps) == set()
 
 
-@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.sampled_from(scripts()), st.data())
 def test_any_part_of_a_script_is_one(
@@ -205,7 +206,6 @@ def test_a_device_that_is_as_fresh_behind_a_reset_is_not_accused(
     assert origins_broken(driver, *WITH_A_PAST) == set()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("driver", [RandomPowerOn, Ticks, Bare, Framed])
 def test_it_is_accused_in_no_script(driver: type[Bare]) -> None:
     bench = bench_for(driver)

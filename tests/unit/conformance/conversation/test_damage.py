@@ -29,6 +29,9 @@ from vfiomig.conformance.conversation.damage import (
 )
 from vfiomig.conformance.conversation.steps import Step, step
 
+# Each holds whole conversations: together they take half a minute.
+pytestmark = pytest.mark.slow
+
 CHUNKS = st.lists(st.binary(max_size=12), max_size=5)
 EVERY = (*DAMAGES, *REARRANGEMENTS)
 CASES = [(how, 0) for how in EVERY] + [("a bit flipped", n) for n in (77, 1013, 40009)]

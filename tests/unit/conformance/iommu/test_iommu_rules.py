@@ -92,6 +92,7 @@ def test_the_container_breaks_no_rule(rule: IommuRule) -> None:
 # -- the museum ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", MUTANTS)
 def test_a_mutant_is_found_by_each_rule_that_it_names(target: str) -> None:
     violates = violated_by(target)
