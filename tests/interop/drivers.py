@@ -53,6 +53,15 @@ class DiesAtWork(_Reference):
         raise ZeroDivisionError(message)
 
 
+class Hangs(_Reference):
+    """Has a bug that hangs where device_state is read: where the VM begins to run."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        while offset == 0:
+            pass
+        return super().read(offset, size)
+
+
 class GoesToError(_Reference):
     """Goes to ERROR when it is asked to save, and says so."""
 

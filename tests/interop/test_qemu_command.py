@@ -225,6 +225,14 @@ def test_a_target_that_does_not_start(
     assert done.stderr.count("\n") == 1, "one line"
 
 
+def test_a_driver_that_hangs_does_not_hang_us(vfiomig: Vfiomig) -> None:
+    target = f"{DRIVERS}:Hangs"
+    done = vfiomig("qemu", "--limit", "1", "--device", target, "--", *QEMU)
+    assert done.returncode == 1, done.stderr
+    assert "died: " in done.stdout.splitlines()[-1]
+    assert "drivers.py:" in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", ["DiesWhenAsked", "DiesAtWork"])
 def test_a_driver_that_dies(vfiomig: Vfiomig, name: str) -> None:
     done = vfiomig(*MIGRATE, "--device", f"{DRIVERS}:{name}", "--", *QEMU)

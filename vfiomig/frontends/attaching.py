@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _TICK: Final = 0.01  # seconds between two pieces of work, at least
 # A QEMU that is asked to end does so at once, or hangs.
 _GRACE: Final = 10.0  # seconds
+_MOMENT: Final = 1.0  # seconds
+_TOO_LATE: Final = "it did not go on within the limit"
 
 
 class HangError(VfiomigError):
@@ -142,6 +144,8 @@ def _serve(
             attached.status = supervisor.serve(idle)
         except HangError:
             attached.has_hung = not patience.is_interrupted
+        except KeyboardInterrupt:  # a second one: what was found so far is told
+            pass
         attached.is_interrupted = patience.is_interrupted
 
 
@@ -192,27 +196,45 @@ class _Guest:
 
 
 class _Patience:
-    """A limit in seconds, and what Ctrl-C does: QEMU gets it too, and is waited for."""
+    """A limit in seconds, and what Ctrl-C does: QEMU gets it too, and is waited for.
+
+    It is looked at between calls.  A driver that hangs inside one is interrupted a
+    moment later, by an alarm, and so it is by a second Ctrl-C.
+    """
 
     def __init__(self, limit: float | None) -> None:
-        self._deadline = time.monotonic() + limit if limit is not None else None
+        self._limit = limit
+        self._deadline: float | None = None
         self.is_interrupted = False
 
     def require(self) -> None:
         """Raise `HangError` when there is none left."""
         if self._deadline is not None and time.monotonic() > self._deadline:
-            raise HangError
+            raise HangError(_TOO_LATE)
 
     def __enter__(self) -> _Patience:
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        self._before = (
+            signal.signal(signal.SIGINT, self._interrupt),
+            signal.signal(signal.SIGALRM, self._ring),
+        )
+        if self._limit is not None:
+            self._begin(self._limit)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, self._before[0])
+        signal.signal(signal.SIGALRM, self._before[1])
+
+    def _begin(self, limit: float) -> None:
+        self._deadline = time.monotonic() + limit
+        signal.setitimer(signal.ITIMER_REAL, limit + _MOMENT)
+
+    def _ring(self, _: int, __: FrameType | None) -> None:
+        raise HangError(_TOO_LATE)
 
     def _interrupt(self, _: int, __: FrameType | None) -> None:
-        if self.is_interrupted:  # a second one: now
-            self._deadline = 0.0
-        else:
-            self.is_interrupted = True
-            self._deadline = time.monotonic() + _GRACE
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+        self.is_interrupted = True
+        self._begin(_GRACE)
