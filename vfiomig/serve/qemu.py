@@ -7,6 +7,7 @@ everything else in /dev/vfio, which the broker answers.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -102,11 +103,12 @@ def _output_of(*command: str) -> str:
             timeout=_PATIENCE,
             check=False,
         )
-    except FileNotFoundError:
-        message = f"{command[0]}: there is no such program"
-        raise QemuError(message) from None
     except OSError as error:
-        message = f"{command[0]}: {error.strerror}"
+        # A folder of PATH that may not be searched makes EACCES of it.
+        is_there = "/" in command[0] or shutil.which(command[0]) is not None
+        is_missing = isinstance(error, FileNotFoundError) or not is_there
+        why = "there is no such program" if is_missing else error.strerror
+        message = f"{command[0]}: {why}"
         raise QemuError(message) from None
     except subprocess.TimeoutExpired:
         message = f"{' '.join(command)} did not end in {_PATIENCE:g} seconds"
