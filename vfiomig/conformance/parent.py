@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+from vfiomig.uapi.seccomp import PR_SET_PDEATHSIG
 
 
 def die_with(parent: int) -> None:
@@ -15,6 +14,6 @@ def die_with(parent: int) -> None:
 
     To be called where it begins, with the parent's pid.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended meanwhile
         os._exit(0)

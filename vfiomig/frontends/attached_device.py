@@ -17,7 +17,7 @@ from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import find_migration_region
 from vfiomig.protocol.bench import bench_of
 from vfiomig.protocol.errors import DriverDiedError
-from vfiomig.protocol.history import BenchEvent, RegionShape
+from vfiomig.protocol.history import BenchEvent
 from vfiomig.protocol.v1.registers import Register
 from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState, named_state
 from vfiomig.uapi.ioctl import VFIO_DEVICE_RESET
@@ -92,12 +92,6 @@ class AttachedDevice:
         self._recorder = Recorder(fd, self.region, log, device=name)
         self._state: DeviceState | None = DEFAULT_STATE
         self._has_offset = False
-
-    @property
-    def shape(self) -> RegionShape:
-        """The region, as the header of a history has it."""
-        areas = tuple((area.offset, area.size) for area in self.region.areas)
-        return RegionShape(size=self.region.size, areas=areas)
 
     @property
     def is_running(self) -> bool:

@@ -7,14 +7,14 @@ told of their folders.  Each has an IOMMU group of its own.
 from __future__ import annotations
 
 import random
-import uuid
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.conformance.target import TargetStartError, load_target
 from vfiomig.frontends.attached_device import AttachedDevice
 from vfiomig.frontends.device_names import derived_names
+from vfiomig.frontends.mdevs import create_mdev, offer_types
 from vfiomig.host.dev_vfio import DevVfio
-from vfiomig.host.mdev import MdevParent, MdevType
+from vfiomig.host.mdev import MdevType
 from vfiomig.host.sysfs import Sysfs
 from vfiomig.protocol.history import RegionShape
 from vfiomig.serve.broker.device_file import DeviceFile
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.host.user_process import HostFile
 
-PARENT: Final = "vfiomig"
 _SEED: Final = 1  # of the UUIDs: they tell nothing
 
 
@@ -58,23 +57,21 @@ class AttachedMachine:
         self._snapshots = snapshots
         sysfs = Sysfs(folder)
         names = list(derived_names(targets, taken=()))
-        self._labels = dict(zip(names, labels(targets, party), strict=True))
         factories = [load_target(target).make_driver for target in targets]
         types = [
             MdevType(name=name, make_driver=make, description=target, instances=1)
             for name, make, target in zip(names, factories, targets, strict=True)
         ]
-        sysfs.register_parent(MdevParent(PARENT, types))
+        offer_types(sysfs, types)
         luck = random.Random(_SEED)
         groups: dict[int, dict[str, Callable[[], TrappedDriver]]] = {}
         self._names: dict[str, str] = {}
-        for name, make in zip(names, factories, strict=True):
-            known = str(uuid.UUID(int=luck.getrandbits(128), version=4))
-            create = f"mdev_supported_types/{PARENT}-{name}/create"
-            sysfs.write(f"/devices/virtual/{PARENT}/{create}", known)
-            device = sysfs.device(known)
+        called = labels(targets, party)
+        for name, label, make in zip(names, called, factories, strict=True):
+            device = create_mdev(sysfs, name, luck)
+            known = str(device.uuid)
             self.sysfsdevs.append(sysfs.device_path(device))
-            self._names[known] = self._labels[name]
+            self._names[known] = label
             groups[device.iommu_group] = {known: make}
         self.dev_vfio = DevVfio(groups, wrap=self._attach)
 
@@ -100,7 +97,7 @@ def labels(targets: Sequence[str], party: str) -> list[str]:
     return [prefix + name for name in derived_names(targets, taken=())]
 
 
-def probe_targets(targets: Sequence[str], party: str) -> dict[str, RegionShape]:
+def probe_targets(targets: Sequence[str]) -> tuple[RegionShape, ...]:
     """Make one driver of each target, and let it go; return their regions.
 
     What cannot be started is known so before QEMU is.
@@ -109,8 +106,8 @@ def probe_targets(targets: Sequence[str], party: str) -> dict[str, RegionShape]:
         TargetError: there is no such target.
         TargetStartError: its module, or the driver, does not start.
     """
-    shapes = {}
-    for label, target in zip(labels(targets, party), targets, strict=True):
+    shapes = []
+    for target in targets:
         loaded = load_target(target)
         try:
             driver = loaded.make_driver()
@@ -121,6 +118,5 @@ def probe_targets(targets: Sequence[str], party: str) -> dict[str, RegionShape]:
         except Exception as error:
             message = f"{target}: {type(error).__name__}: {error}"
             raise TargetStartError(message) from error
-        areas = tuple((area.offset, area.size) for area in region.areas)
-        shapes[label] = RegionShape(size=region.size, areas=areas)
-    return shapes
+        shapes.append(RegionShape.of(region))
+    return tuple(shapes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.frontends.attached_machine import AttachedMachine, probe_targets
+from vfiomig.frontends.attached_machine import AttachedMachine, labels, probe_targets
 from vfiomig.protocol.errors import DriverDiedError, VfiomigError
 from vfiomig.protocol.history import Header
 from vfiomig.serve.broker.child import start
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from vfiomig.client.recorder import HistoryWriter
     from vfiomig.frontends.attached_device import Account, AttachedDevice
     from vfiomig.frontends.fail_steps import FailStep
+    from vfiomig.protocol.history import RegionShape
 
 _TICK: Final = 0.01  # seconds between two pieces of work, at least
+_REST: Final = 0.25  # seconds, where there is no work
 # A QEMU that is asked to end does so at once, or hangs.
 _GRACE: Final = 10.0  # seconds
 _MOMENT: Final = 1.0  # seconds
@@ -37,6 +39,27 @@ class HangError(VfiomigError):
     """QEMU did not end in time, and was killed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was found out before QEMU is run: the regions of its devices, and itself."""
+
+    shapes: tuple[RegionShape, ...]
+    program: QemuProgram
+
+
+def find_out(command: Sequence[str], targets: Sequence[str]) -> Known:
+    """Make each driver once, and ask QEMU what it is.
+
+    Raises:
+        TargetError, TargetStartError: as `probe_targets`.
+        QemuError: there is no such program, or it will not do.
+    """
+    shapes = probe_targets(targets)
+    program = ask_program(command[0])
+    program.require_v1()
+    return Known(shapes, program)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
     """What to run: QEMU's command line, and its devices.
@@ -44,7 +67,8 @@ class Attachment:
     ``work`` is units of guest traffic a second, for each device that runs; ``limit``
     seconds after which QEMU is ended; ``party`` stands before the devices' names.
     ``fault`` is the access at which each device fails, once; ``snapshots`` a folder
-    for what each device was when it stopped (see `AttachedDevice`).
+    for what each device was when it stopped (see `AttachedDevice`).  Who has found out
+    what is ``known`` spares `attach` that.
     """
 
     command: tuple[str, ...]
@@ -54,6 +78,7 @@ class Attachment:
     party: str = ""
     fault: FailStep | None = None
     snapshots: Path | None = None
+    known: Known | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,9 +106,9 @@ def attach(
         TargetError, TargetStartError: as `load_target`, or a driver does not start.
         QemuError, StartError, SeccompError: QEMU cannot be run, or not like this.
     """
-    shapes = probe_targets(attachment.targets, attachment.party)
-    program = ask_program(attachment.command[0])
-    program.require_v1()
+    known = attachment.known or find_out(attachment.command, attachment.targets)
+    names = labels(attachment.targets, attachment.party)
+    shapes = dict(zip(names, known.shapes, strict=True))
     log.begin(Header(recorded_by="vfiomig qemu", devices=shapes))
     attached = Attached()
     with contextlib.ExitStack() as things:
@@ -100,7 +125,7 @@ def attach(
         )
         things.callback(log.flush)
         command = with_devices(attachment.command, machine.sysfsdevs)
-        socket = _monitor_socket(program, monitor, folder)
+        socket = _monitor_socket(known.program, monitor, folder)
         if socket is not None:
             command += ["-qmp", f"unix:{socket},server=on,wait=off"]
         # The program is forked before there is a second thread.
@@ -183,7 +208,7 @@ class _Guest:
                 self._work(device, amount)
             # Behind it: what takes longer than it may is not made up for.
             self._done_until = time.monotonic()
-        return _TICK if self._rate else 0.25
+        return _TICK if self._rate else _REST
 
     def _work(self, device: AttachedDevice, amount: int) -> None:
         if device.name in self._dead:

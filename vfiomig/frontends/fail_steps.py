@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from vfiomig.protocol.v1.registers import Register
 from vfiomig.protocol.v1.states import DeviceState
+from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 
 CANCEL: Final = "cancel"
 
@@ -29,11 +30,12 @@ class FailStep:
         self, access: str, offset: int, state: DeviceState | None, asked: int
     ) -> bool:
         """Tell whether this is the access; ``asked`` is the value of a write."""
+        target = asked & VFIO_DEVICE_STATE_MASK
         return (
             access == self.access
             and offset == self.register.offset
             and state in self.states
-            and (self.target is None or asked & 7 == self.target)
+            and self.target in (None, target)
         )
 
 

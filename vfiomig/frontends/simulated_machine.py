@@ -9,9 +9,8 @@ surely as what an access raises.
 from __future__ import annotations
 
 import random
-import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -20,7 +19,8 @@ from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import FoundRegion, find_migration_region
 from vfiomig.client.v1 import V1Client
 from vfiomig.conformance.target import Target, load_target
-from vfiomig.host.mdev import MdevParent, MdevType
+from vfiomig.frontends.mdevs import create_mdev, offer_types
+from vfiomig.host.mdev import MdevType
 from vfiomig.host.sysfs import Sysfs
 from vfiomig.migration.clock import SECOND, VirtualClock
 from vfiomig.migration.side import MigratingDevice
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from vfiomig.frontends.scenario import DeviceSpec, Scenario
     from vfiomig.host.device_fd import DeviceFd
     from vfiomig.host.device_ops import TrappedDriver
-
-PARENT: Final = "vfiomig"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -191,12 +189,9 @@ class Machine:
             _mdev_type(spec, target, made)
             for spec, target in zip(self._scenario.devices, targets, strict=True)
         ]
-        self.sysfs.register_parent(MdevParent(PARENT, types))
+        offer_types(self.sysfs, types)
         for spec in self._scenario.devices:
-            name = str(uuid.UUID(int=self._luck.getrandbits(128), version=4))
-            create = f"mdev_supported_types/{PARENT}-{spec.name}/create"
-            self.sysfs.write(f"/devices/virtual/{PARENT}/{create}", name)
-            fd = self.sysfs.device(name).open()
+            fd = create_mdev(self.sysfs, spec.name, self._luck).open()
             self.devices.append(self._hold(spec, fd, made[-1]))
 
     def _hold(

@@ -388,10 +388,7 @@ class _Run(Unobserved):
     def _begin_history(self) -> None:
         if self._log is not None:
             shapes = {
-                device.label: RegionShape(
-                    size=device.region.size,
-                    areas=tuple((area[0], area[1]) for area in device.region.areas),
-                )
+                device.label: RegionShape.of(device.region)
                 for machine in self._machines
                 for device in machine.devices
             }

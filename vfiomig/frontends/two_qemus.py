@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.frontends.attached_device import Account
-from vfiomig.frontends.attached_machine import labels, probe_targets
-from vfiomig.frontends.attaching import Attached, Attachment
+from vfiomig.frontends.attached_machine import labels
+from vfiomig.frontends.attaching import Attached, Attachment, Known, find_out
 from vfiomig.frontends.fail_steps import CANCEL, FAIL_STEPS
 from vfiomig.frontends.merged_history import merged
 from vfiomig.frontends.qemu_side import QemuSide, SideError
 from vfiomig.frontends.tampering_link import TamperingLink
 from vfiomig.serve.monitor import MonitorError, MonitorGoneError
-from vfiomig.serve.qemu import ask_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +99,7 @@ def migrate_qemus(
         TargetError, TargetStartError, QemuError, StartError: nothing was begun.
         SideError, MonitorError: a QEMU could not be run, or hangs.
     """
-    probe_targets(what.targets, "")  # before there is any process
-    ask_program(what.command[0]).require_v1()
+    known = find_out(what.command, what.targets)  # before there is any process
     with contextlib.ExitStack() as things:
         folder = Path(things.enter_context(tempfile.TemporaryDirectory()))
         near = far = folder / "link"
@@ -108,10 +107,10 @@ def migrate_qemus(
             near = folder / "near"
             link = TamperingLink(near, far, flip=what.flip, cut=what.cut)
             things.callback(link.close)
-        source = _side(what, SOURCE, folder)
+        source = _side(what, SOURCE, folder, known)
         things.callback(source.close)
         incoming = ("-incoming", f"unix:{far}")
-        destination = _side(what, DESTINATION, folder, incoming)
+        destination = _side(what, DESTINATION, folder, known, incoming)
         things.callback(destination.close)
         status = _run(what, source, destination, near)
         runs = _is_running(source), _is_running(destination)
@@ -126,7 +125,11 @@ def migrate_qemus(
 
 
 def _side(
-    what: TwoQemus, party: str, folder: Path, arguments: tuple[str, ...] = ()
+    what: TwoQemus,
+    party: str,
+    folder: Path,
+    known: Known,
+    arguments: tuple[str, ...] = (),
 ) -> QemuSide:
     step = FAIL_STEPS.get(what.fail or "")
     attachment = Attachment(
@@ -136,6 +139,7 @@ def _side(
         limit=what.limit,
         party=party,
         fault=step if step is not None and step.party == party else None,
+        known=known,
     )
     history = folder / f"{party}.jsonl"
     return QemuSide(attachment, folder, arguments=arguments, history=history)
@@ -233,7 +237,7 @@ def ending(side: Attached) -> str:
     if side.status >= 0:
         return f"QEMU ended with exit status {side.status}"
     in_error = [name for name, each in side.accounts.items() if each.is_in_error]
-    if side.status == -6 and in_error:
+    if side.status == -signal.SIGABRT and in_error:
         return (
             f"QEMU aborted because the device_state of {', '.join(in_error)} read "
             "ERROR (vfio_migration_set_state)"

@@ -13,7 +13,7 @@ were moved than ``size``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Protocol
 
 import msgspec
 import xxhash
@@ -22,7 +22,9 @@ from vfiomig.protocol.errors import VfiomigError
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from vfiomig.protocol.region import SparseMmapArea
 
 SCHEMA: Final = 1
 _SHOWN: Final = 64  # bytes of data that are written out
@@ -36,11 +38,29 @@ class HistoryError(VfiomigError):
     """A history that cannot be read; the message names the line."""
 
 
+class Region(Protocol):
+    """Whatever has a size and areas: a driver's region, or one that was found."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+
+    @property
+    def areas(self) -> Sequence[SparseMmapArea]:
+        """What of it can be mapped."""
+
+
 class RegionShape(msgspec.Struct, frozen=True, kw_only=True):
     """A device's migration region: bytes, and the areas as [offset, size]."""
 
     size: Count
     areas: tuple[tuple[Count, Count], ...] = ()
+
+    @classmethod
+    def of(cls, region: Region) -> RegionShape:
+        """Return the shape of a region, whoever told of it."""
+        areas = tuple((area.offset, area.size) for area in region.areas)
+        return cls(size=region.size, areas=areas)
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

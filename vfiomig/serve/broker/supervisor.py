@@ -180,7 +180,7 @@ class Supervisor:
             self._listener.let_pass(call)
             return
         process = self._processes.probably_of(call)
-        if opened.owner == process.pid or process.has(number, opened):
+        if self._is_its(process, number, opened):
             self._listener.answer(call, access(call, opened.file))
         else:
             self._listener.let_pass(call)
