@@ -3,10 +3,12 @@
 ::
 
     VfiomigError
-    |-- ProtocolError            a peer said something that the protocol does not allow
+    |-- ProtocolError              a peer said what the protocol does not allow
     |   |-- UserApplicationError
+    |   |-- MessageError           a message of vfio-user that cannot be read
     |   `-- VendorDriverError
-    |       `-- DriverDiedError  it raised what no errno stands for
+    |       `-- DriverDiedError    it raised what no errno stands for
+    |           `-- DriverLostError  and what held it is gone: a server
     |-- StateError               asked for in the wrong state
     `-- StreamError              a migration stream that cannot be read
 
@@ -60,6 +62,21 @@ class DriverDiedError(VendorDriverError):
     def of(cls, driver: object, access: str, error: BaseException) -> Self:
         """Make it of what a call into ``driver`` raised."""
         return cls(access, _where(driver, error), _in_one_line(error))
+
+
+class DriverLostError(DriverDiedError):
+    """What held the vendor driver is gone: a server that ended, hung, or talks garbage.
+
+    ``where`` names it.  No other driver can be had of it.
+    """
+
+
+class MessageError(ProtocolError):
+    """A message of vfio-user that cannot be read; ``code`` is the errno to answer."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StateError(VfiomigError):
