@@ -39,11 +39,16 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def vfiomig(folder: Path) -> Vfiomig:
-    """Run a command in a folder of its own, and wait until it ends."""
+    """Run a command in a folder of its own, and wait until it ends.
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    ``under`` is what runs it, if not we.
+    """
+
+    def run(
+        *arguments: str, under: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "vfiomig", *arguments],
+            [*under, sys.executable, "-m", "vfiomig", *arguments],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,

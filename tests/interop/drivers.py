@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import runpy
+import signal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,6 +79,34 @@ class GoesToError(_Reference):
             self.is_in_error = True
             raise OSError(errno.EIO, "the device has gone")
         super().write(offset, data)
+
+
+class StopsQemuAtReset(_Reference):
+    """Stops the QEMU that uses it where the VM is about to run."""
+
+    def reset(self) -> None:
+        super().reset()
+        _stop_qemus()
+
+
+class StopsQemuAtSave(_Reference):
+    """Stops the QEMU that uses it where PRE_COPY begins."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        super().write(offset, data)
+        if offset == 0 and data[0] == 3:
+            _stop_qemus()
+
+
+def _stop_qemus() -> None:
+    """Stop the QEMUs that this process has started, be it by others."""
+    parents = [os.getpid()]
+    while parents:
+        for tasks in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
+            parents += map(int, tasks.read_text().split())
+        for pid in parents:
+            if Path(f"/proc/{pid}/comm").read_text().startswith("qemu-"):
+                os.kill(pid, signal.SIGSTOP)
 
 
 class NeverEnds(_Reference):

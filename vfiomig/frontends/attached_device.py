@@ -11,13 +11,10 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import xxhash
-
 from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import find_migration_region
+from vfiomig.frontends.noted_bench import NotedBench
 from vfiomig.protocol.bench import bench_of
-from vfiomig.protocol.errors import DriverDiedError
-from vfiomig.protocol.history import BenchEvent
 from vfiomig.protocol.v1.registers import Register
 from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState, named_state
 from vfiomig.uapi.ioctl import VFIO_DEVICE_RESET
@@ -81,13 +78,12 @@ class AttachedDevice:
     ) -> None:
         self.name = name
         self._fd = fd
-        self._driver = driver
-        self._bench = bench_of(driver)
-        self.account = Account(has_snapshot=self._bench.snapshot is not None)
+        self._bench = NotedBench(driver, bench_of(driver), name, log)
+        has_snapshot = self._bench.members.snapshot is not None
+        self.account = Account(has_snapshot=has_snapshot)
         self._fault = fault
         self._snapshots = snapshots
         self._stops = itertools.count(1)
-        self._log = log
         self.region = find_migration_region(fd)
         self._recorder = Recorder(fd, self.region, log, device=name)
         self._state: DeviceState | None = DEFAULT_STATE
@@ -104,14 +100,8 @@ class AttachedDevice:
         Raises:
             DriverDiedError: the driver raised.
         """
-        if self._bench.work is None or not self.is_running or not amount:
-            return
-        try:
+        if self.is_running:
             self._bench.work(amount)
-        except Exception as error:
-            what = f"work({amount})"
-            raise DriverDiedError.of(self._driver, what, error) from error
-        self._log.append(BenchEvent(self.name, "work", amount=amount))
 
     def unseen(self, access: str, offset: int, size: int) -> None:
         """Note data that may have gone through a mapping."""
@@ -193,27 +183,20 @@ class AttachedDevice:
 
     def _fail_at(self, access: str, register: int, asked: int) -> None:
         """Arm the fault that was asked for, if this is its access."""
-        fault, fail = self._fault, self._bench.fail
+        fault = self._fault
         if fault is None or not fault.is_at(access, register, self._state, asked):
             return
         self._fault = None
         self.account.has_failed = True
-        on = fault.register.value
-        if fail is None:  # the driver has no way: the host fails the access itself
+        if self._bench.members.fail is None:  # the host fails the access itself
             raise OSError(errno.EIO, f"{self.name}: failed on request")
-        fail(on, errno.EIO)
-        self._log.append(BenchEvent(self.name, "fail", on=on, errno=errno.EIO))
+        self._bench.fail(fault.register.value, errno.EIO)
 
     def _digest(self, *, keep: bool = False) -> str | None:
-        if self._bench.snapshot is None:
+        taken = self._bench.snapshot()
+        if taken is None:
             return None
-        try:
-            snapshot = self._bench.snapshot()
-            digest = xxhash.xxh3_128_hexdigest(snapshot)
-        except Exception as error:
-            raise DriverDiedError.of(self._driver, "snapshot()", error) from error
         if keep and self._snapshots is not None:
             name = f"{self.name.replace('/', '-')}.{next(self._stops)}"
-            (self._snapshots / name).write_bytes(snapshot)
-        self._log.append(BenchEvent(self.name, "snapshot", digest=f"xxh3-128:{digest}"))
-        return digest
+            (self._snapshots / name).write_bytes(taken.state)
+        return taken.digest

@@ -6,7 +6,6 @@ another in one thread.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import time
@@ -18,7 +17,7 @@ from vfiomig.client.recorder import HistoryWriter
 from vfiomig.conformance.parent import die_with
 from vfiomig.frontends.attaching import Attached, Attachment, attach
 from vfiomig.protocol.errors import VfiomigError
-from vfiomig.serve.monitor import Monitor, MonitorError
+from vfiomig.serve.monitor import Monitor, MonitorError, MonitorGoneError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -49,6 +48,7 @@ class QemuSide:
         history: Path | None = None,
     ) -> None:
         self.party = attachment.party
+        self._limit = attachment.limit
         socket = folder / f"{self.party}.qmp"
         whole = replace(attachment, command=attachment.command + arguments)
         self._reports, theirs = _FRESH.Pipe(duplex=False)
@@ -59,24 +59,31 @@ class QemuSide:
         )
         self._broker.start()
         theirs.close()
-        self.monitor = Monitor(socket)
+        self.monitor = Monitor(socket, name=self.party)
         self._attached: Attached | None = None
 
     def require_running(self) -> None:
         """Wait until QEMU answers.
 
         Raises:
-            SideError: it does not, for the reason that its broker gives.
+            SideError: it does not.
+            VfiomigError, OSError: it could not be run, as `attach` says.
         """
         deadline = time.monotonic() + _PATIENCE
         while not self.monitor.is_connected(within=_TICK):
             if self.has_ended:
-                status = self.result().status
-                message = f"{self.party}: QEMU ended at once, with status {status}"
-                raise SideError(message)
+                raise SideError(f"{self.party}: {self._early_end()}")
             if time.monotonic() > deadline:
-                message = f"{self.party}: QEMU does not answer"
+                message = f"{self.party}: QEMU does not answer within {_PATIENCE:g} s"
                 raise SideError(message)
+
+    def _early_end(self) -> str:
+        attached = self.result()
+        if attached.deaths:
+            return str(attached.deaths[0])
+        if attached.has_hung:
+            return f"QEMU did not answer within {self._limit:g} s, and was killed"
+        return f"QEMU ended at once, with status {attached.status}"
 
     @property
     def has_ended(self) -> bool:
@@ -87,18 +94,25 @@ class QemuSide:
         """Ask QEMU to quit, and return how it went.
 
         Raises:
-            SideError: it could not be run.
+            SideError, VfiomigError, OSError: as `result`.
         """
-        if not self.has_ended:
-            with contextlib.suppress(MonitorError):  # it has gone meanwhile
+        try:
+            if not self.has_ended:
                 self.monitor.ask("quit")
+        except MonitorGoneError:
+            pass  # as it was to
+        except MonitorError:
+            self.kill()
+            message = f"{self.party}: QEMU does not answer any more, and was killed"
+            raise SideError(message) from None
         return self.result()
 
     def result(self) -> Attached:
         """Wait until QEMU has ended, and return how it went.
 
         Raises:
-            SideError: it could not be run, or hangs.
+            SideError: it hangs.
+            VfiomigError, OSError: it could not be run, as `attach` says.
         """
         if self._attached is None:
             if not self._reports.poll(_PATIENCE):
@@ -110,9 +124,8 @@ class QemuSide:
             except EOFError:
                 message = f"{self.party}: its broker has gone"
                 raise SideError(message) from None
-            if isinstance(report, str):
-                message = f"{self.party}: {report}"
-                raise SideError(message)
+            if isinstance(report, Exception):
+                raise report
             self._attached = report
         self._attached.seen = self.monitor.seen
         return self._attached
@@ -148,4 +161,4 @@ def _run_broker(
             attached = attach(attachment, HistoryWriter(file.write), monitor=socket)
         reports.send(attached)  # now the history is there as well
     except (VfiomigError, OSError) as error:
-        reports.send(str(error))
+        reports.send(error)

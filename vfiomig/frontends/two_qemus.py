@@ -18,10 +18,12 @@ from vfiomig.frontends.fail_steps import CANCEL, FAIL_STEPS
 from vfiomig.frontends.merged_history import merged
 from vfiomig.frontends.qemu_side import QemuSide, SideError
 from vfiomig.frontends.tampering_link import TamperingLink
-from vfiomig.serve.monitor import MonitorError, MonitorGoneError
+from vfiomig.serve.monitor import ENDED, MonitorError, MonitorGoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from vfiomig.serve.monitor import Monitor
 
 SOURCE, DESTINATION = "source", "destination"
 
@@ -96,8 +98,8 @@ def migrate_qemus(
     """Start two QEMUs, move the devices from one to the other, and end both.
 
     Raises:
-        TargetError, TargetStartError, QemuError, StartError: nothing was begun.
-        SideError, MonitorError: a QEMU could not be run, or hangs.
+        VfiomigError, OSError: nothing was begun, for a reason of `attach`'s.
+        SideError, MonitorError: a QEMU ended at once, or hangs.
     """
     known = find_out(what.command, what.targets)  # before there is any process
     with contextlib.ExitStack() as things:
@@ -150,18 +152,20 @@ def _run(what: TwoQemus, source: QemuSide, destination: QemuSide, link: Path) ->
     source.require_running()
     destination.require_running()
     time.sleep(_RUNS_BEFORE)
-    if what.fail == CANCEL:
-        source.monitor.ask("migrate-set-parameters", **{"max-bandwidth": _SLOW})
-    source.monitor.ask("migrate", uri=f"unix:{link}")
-    if what.fail == CANCEL:
-        source.monitor.wait_until("active", limit=what.limit)
-        source.monitor.ask("migrate_cancel")
     try:
-        return source.monitor.wait_until(
-            "completed", "failed", "cancelled", limit=what.limit
-        )
+        return _migrated(what, source.monitor, link)
     except MonitorGoneError:
         return "aborted"
+
+
+def _migrated(what: TwoQemus, monitor: Monitor, link: Path) -> str:
+    if what.fail == CANCEL:
+        monitor.ask("migrate-set-parameters", **{"max-bandwidth": _SLOW})
+    monitor.ask("migrate", uri=f"unix:{link}")
+    if what.fail == CANCEL:
+        monitor.wait_until("active", limit=what.limit)
+        monitor.ask("migrate_cancel")
+    return monitor.wait_until(*ENDED, limit=what.limit)
 
 
 def _is_running(side: QemuSide) -> bool:

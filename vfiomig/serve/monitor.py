@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _RETRY: Final = 0.02  # seconds
 _ASKS: Final = 10
-PATIENCE: Final = 30.0  # seconds, for one answer
+_PATIENCE: Final = 30.0  # seconds, for one answer
 
 # What a migration ends with.
 ENDED: Final = ("completed", "failed", "cancelled")
@@ -57,15 +57,23 @@ class Seen:
 
 
 class Monitor:
-    """A connection to the monitor at a socket, as soon as there is one."""
+    """A connection to the monitor at a socket, as soon as there is one.
 
-    def __init__(self, path: Path) -> None:
+    Errors call it ``name``; an answer may take ``patience`` seconds.
+    """
+
+    def __init__(
+        self, path: Path, *, name: str = "QEMU", patience: float = _PATIENCE
+    ) -> None:
         self._path = path
+        self._name = name
+        self._patience = patience
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient()
         self._began = time.monotonic()
         self.seen = Seen()
         self._changed = threading.Condition()
+        self._tasks: list[asyncio.Future[None]] = []
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._connected = asyncio.run_coroutine_threadsafe(self._follow(), self._loop)
@@ -92,7 +100,7 @@ class Monitor:
                 return status
             if time.monotonic() > deadline:
                 message = f"the migration is not {' or '.join(statuses)}"
-                raise MonitorError(f"{message} within {limit:g} s")
+                raise MonitorError(f"{self._name}: {message} within {limit:g} s")
             with self._changed:
                 self._changed.wait(_RETRY)
 
@@ -105,7 +113,7 @@ class Monitor:
         with contextlib.suppress(MonitorError):
             self._run(self._disconnect(), "disconnect")
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
+        self._thread.join(self._patience)
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -113,6 +121,9 @@ class Monitor:
 
     async def _follow(self) -> None:
         """Connect, and note what QEMU tells."""
+        connecting = asyncio.current_task()
+        assert connecting is not None
+        self._tasks.append(connecting)
         while True:
             try:
                 await self._client.connect(str(self._path))
@@ -124,7 +135,7 @@ class Monitor:
             await self._client.execute(
                 "migrate-set-capabilities", {"capabilities": [capability]}
             )
-        self._watching = asyncio.ensure_future(self._watch())
+        self._tasks.append(asyncio.ensure_future(self._watch()))
 
     async def _watch(self) -> None:
         with self._client.listener() as listener:
@@ -154,26 +165,28 @@ class Monitor:
         return figures
 
     async def _ask(self, command: str, arguments: Mapping[str, object]) -> object:
-        await asyncio.wrap_future(self._connected)
+        # Who asks may lose patience; the connection is still waited for.
+        await asyncio.shield(asyncio.wrap_future(self._connected))
         return await self._client.execute(command, dict(arguments) or None)
 
     async def _disconnect(self) -> None:
-        self._connected.cancel()
-        watching = getattr(self, "_watching", None)
-        if watching is not None:
-            watching.cancel()
+        for task in self._tasks:
+            task.cancel()
+        # The library cannot disconnect while it is undoing half a connection.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(Exception):  # it may have gone in any way
             await self._client.disconnect()
 
     def _run(self, work: Coroutine[Any, Any, Any], command: str) -> Any:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(PATIENCE)
+            return future.result(self._patience)
         except ExecuteError as error:
-            raise MonitorError(f"{command}: {error}") from error
+            raise MonitorError(f"{self._name}: {command}: {error}") from error
         except TimeoutError:  # an OSError as well
             future.cancel()
-            message = f"{command}: no answer within {PATIENCE:g} s"
-            raise MonitorError(message) from None
+            message = f"{command}: no answer within {self._patience:g} s"
+            raise MonitorError(f"{self._name}: {message}") from None
         except (QMPError, OSError, EOFError) as error:
-            raise MonitorGoneError(f"{command}: QEMU's monitor is gone") from error
+            message = f"{self._name}: {command}: the monitor is gone"
+            raise MonitorGoneError(message) from error

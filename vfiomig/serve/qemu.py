@@ -6,8 +6,10 @@ everything else in /dev/vfio, which the broker answers.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -51,15 +53,19 @@ class QemuProgram:
             raise QemuError(message)
 
 
-def ask_program(name: str) -> QemuProgram:
+def ask_program(name: str, *, patience: float = _PATIENCE) -> QemuProgram:
     """Run a program with ``--version`` and ``-device help``.
+
+    Either has so many seconds; what is left of it then is killed.
 
     Raises:
         QemuError: it cannot be run, or does not answer.
     """
-    found = _VERSION.search(_output_of(name, "--version"))
+    found = _VERSION.search(_output_of(patience, name, "--version"))
     version = (int(found[1]), int(found[2])) if found else None
-    has_vfio = version is None or "vfio-pci" in _output_of(name, "-device", "help")
+    has_vfio = version is None or "vfio-pci" in _output_of(
+        patience, name, "-device", "help"
+    )
     return QemuProgram(name=name, version=version, has_vfio=has_vfio)
 
 
@@ -92,16 +98,16 @@ def _device(sysfsdev: Path) -> str:
     return f"vfio-pci,sysfsdev={path},x-enable-migration=on"
 
 
-def _output_of(*command: str) -> str:
+def _output_of(patience: float, *command: str) -> str:
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
-            capture_output=True,
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
-            timeout=_PATIENCE,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # a wrapper's program ends with it
         )
     except OSError as error:
         # A folder of PATH that may not be searched makes EACCES of it.
@@ -110,7 +116,12 @@ def _output_of(*command: str) -> str:
         why = "there is no such program" if is_missing else error.strerror
         message = f"{command[0]}: {why}"
         raise QemuError(message) from None
-    except subprocess.TimeoutExpired:
-        message = f"{' '.join(command)} did not end in {_PATIENCE:g} seconds"
-        raise QemuError(message) from None
-    return done.stdout
+    with process:
+        try:
+            return process.communicate(timeout=patience)[0]
+        except subprocess.TimeoutExpired:
+            message = f"{' '.join(command)} did not end in {patience:g} seconds"
+            raise QemuError(message) from None
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)

@@ -38,8 +38,8 @@ if not os.fork():
     os.setsid()
     if not os.fork():
         libc.prctl(1, 0, 0, 0, 0)
-        os.write(writer, b"!")
         fcntl.ioctl(fd, 10, os.getpid())
+        os.write(writer, b"!")
         while True: signal.pause()
     os._exit(0)
 os.wait()
@@ -64,7 +64,7 @@ def until(condition: Callable[[], bool]) -> Callable[[], float]:
         patience()
         if condition():
             raise Enough
-        return 0.01
+        return 0.0  # at every turn: the program may end in the next one
 
     return idle
 

@@ -43,6 +43,12 @@ _TROUBLE: Final = struct.Struct("=BI")
 _NO_FILTER: Final = 1
 _NO_EXEC: Final = 2
 
+_REMEDIES: Final = {
+    errno.EBUSY: "this runs under a listener already, of another vfiomig or of a "
+    "container, and the kernel allows one",
+}
+_REMEDY: Final = "a container's own filter may refuse it; it takes Linux 5.9"
+
 
 class StartError(VfiomigError):
     """The program cannot be started."""
@@ -203,6 +209,6 @@ def _error_of(message: bytes, name: str) -> VfiomigError:
     if step == _NO_EXEC:
         return StartError(f"{name}: {os.strerror(code)}")
     return SeccompError(
-        f"seccomp user notification is not to be had here: {os.strerror(code)}"
-        " (a container's own filter may refuse it; it takes Linux 5.5)"
+        f"seccomp user notification is not to be had here: {os.strerror(code)} "
+        f"({_REMEDIES.get(code, _REMEDY)})"
     )
