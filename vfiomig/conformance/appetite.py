@@ -52,7 +52,9 @@ class Appetite:
     def complaint(self) -> str:
         """Say, once, what grows from conversation to conversation; else nothing."""
         self._conversations += 1
-        if self._conversations <= _WARM_UP:
+        if self._conversations < _WARM_UP:
+            return ""
+        if self._conversations == _WARM_UP:
             gc.collect()
             self._files, self._memory = _files(), _memory()
             self._last = self._memory

@@ -122,7 +122,7 @@ def _damaged(chunks: list[bytes], how: str, place: int) -> list[bytes] | None:
         case "a bit of its last head flipped":
             return [*chunks[:-1], _flipped(chunks[-1], place)]
         case "foreign":
-            return [bytes((place + 7 * n) % 256 for n in range(len(c))) for c in chunks]
+            return [_foreign(len(chunk), place) for chunk in chunks]
         case "reordered":
             return chunks[::-1]
         case "split":
@@ -134,6 +134,11 @@ def _damaged(chunks: list[bytes], how: str, place: int) -> list[bytes] | None:
             return [chunks[0] + chunks[1], *chunks[2:]] if len(chunks) > 1 else None
         case _:
             raise ValueError(how)
+
+
+def _foreign(size: int, place: int) -> bytes:
+    pattern = bytes((place + 7 * n) % 256 for n in range(256))  # and then from anew
+    return (pattern * (size // len(pattern) + 1))[:size]
 
 
 def _flipped(chunk: bytes, bit: int) -> bytes:
