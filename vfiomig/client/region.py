@@ -58,25 +58,34 @@ _ARGSZ_LIMIT: Final = 1 << 20
 class FoundRegion:
     """The migration region as the device fd describes it.
 
-    ``offset`` is its place on the fd, ``size`` its bytes; ``areas`` are what can be
-    mapped, in the order in which the driver lists them, empty ones left out.
+    ``offset`` is its place on the fd, ``size`` its bytes; ``listed`` are the areas that
+    can be mapped, in the driver's order, and ``areas`` those that are not empty.
     """
 
     index: int
     offset: int
     size: int
-    areas: tuple[SparseMmapArea, ...]
+    listed: tuple[SparseMmapArea, ...]
+
+    @property
+    def areas(self) -> tuple[SparseMmapArea, ...]:
+        """What a user application maps."""
+        return tuple(area for area in self.listed if area.size)
 
 
-def find_migration_region(handle: DeviceHandle) -> FoundRegion:
-    """Look for the v1 migration region (V1-DISC-01).
+def find_migration_region(
+    handle: DeviceHandle, *, first: int | None = None
+) -> FoundRegion:
+    """Look for the v1 migration region (V1-DISC-01), at the index ``first`` if any.
 
     Raises:
         OSError: the device does not even answer VFIO_DEVICE_GET_INFO.
         VendorDriverError: the device has none, an empty one, or a capability chain
             that cannot be followed or is never told.
     """
-    for index in range(_number_of_regions(handle)):
+    number = _number_of_regions(handle)
+    begun = () if first is None or first >= number else (first,)
+    for index in (*begun, *range(number)):
         try:
             answer = _region_info(handle, index)
         except OSError:
@@ -171,12 +180,17 @@ def _found(index: int, answer: bytes) -> FoundRegion:
         message = f"the migration region, index {index}, has size 0"
         raise VendorDriverError(message)
     return FoundRegion(
-        index=index, offset=info.offset, size=info.size, areas=_areas(info, answer)
+        index=index, offset=info.offset, size=info.size, listed=areas_of(answer)
     )
 
 
-def _areas(info: vfio_region_info, answer: bytes) -> tuple[SparseMmapArea, ...]:
-    """List what can be mapped: all of it where no capability says less."""
+def areas_of(answer: bytes) -> tuple[SparseMmapArea, ...]:
+    """List what can be mapped: all of a region where no capability says less.
+
+    Raises:
+        VendorDriverError: the chain cannot be followed.
+    """
+    info = vfio_region_info.from_buffer_copy(answer)
     if not info.flags & VFIO_REGION_INFO_FLAG_MMAP:
         return ()
     for identity, position in _capabilities(answer):
@@ -191,5 +205,4 @@ def _listed_areas(answer: bytes, position: int) -> Iterator[SparseMmapArea]:
     for number in range(head.nr_areas):
         place = position + number * sizeof(vfio_region_sparse_mmap_area)
         area = _at(vfio_region_sparse_mmap_area, answer, place)
-        if area.size:
-            yield SparseMmapArea(area.offset, area.size)
+        yield SparseMmapArea(area.offset, area.size)

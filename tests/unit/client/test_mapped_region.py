@@ -38,7 +38,7 @@ def region_of(
     device: OpenDevice, *, widths: tuple[int, ...] = QEMU_WIDTHS
 ) -> MappedRegion:
     driver = device.driver.migration_region
-    found = FoundRegion(index=9, offset=BASE, size=driver.size, areas=driver.areas)
+    found = FoundRegion(index=9, offset=BASE, size=driver.size, listed=driver.areas)
     return MappedRegion(
         device.handle, found, widths=widths, unseen=device.handle.unseen
     )
@@ -91,7 +91,7 @@ class Short:
 
 
 def test_a_short_count_is_einval() -> None:
-    found = FoundRegion(index=9, offset=BASE, size=0x2000, areas=())
+    found = FoundRegion(index=9, offset=BASE, size=0x2000, listed=())
     region = MappedRegion(Short(), found, widths=QEMU_WIDTHS)
     for access in (
         lambda: region.read_register(Register.DEVICE_STATE),

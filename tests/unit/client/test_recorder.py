@@ -23,7 +23,7 @@ from vfiomig.protocol.history import (
 BASE, SIZE = 9 << 40, 0x3000
 RESET, GET_INFO = 0x3B6F, 0x3B6B
 
-REGION = FoundRegion(index=9, offset=BASE, size=SIZE, areas=())
+REGION = FoundRegion(index=9, offset=BASE, size=SIZE, listed=())
 
 
 @dataclass(slots=True)

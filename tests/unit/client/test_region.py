@@ -112,7 +112,7 @@ class Device:
 def test_the_region_with_type_3_subtype_1_is_it() -> None:
     device = Device(ABSENT, info(flags=READ), MIGRATION)
     found = find_migration_region(device)
-    assert found == FoundRegion(index=2, offset=PLACE, size=SIZE, areas=())
+    assert found == FoundRegion(index=2, offset=PLACE, size=SIZE, listed=())
 
 
 def test_every_index_before_it_is_asked_for_and_none_behind() -> None:

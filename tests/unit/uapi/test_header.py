@@ -33,7 +33,10 @@ IN_VFIO_H = ("ioctl", "iommu_type1", "migration_v1", "vfio")
 IN_PCI_REGS_H = ("pci",)
 # The module whose C side are <linux/seccomp.h>, filter.h, audit.h, prctl.h and more.
 IN_SECCOMP_H = ("seccomp",)
-ELSEWHERE = {"qemu_stream": "QEMU's own sources; no installed header has them"}
+ELSEWHERE = {
+    "qemu_stream": "QEMU's own sources; no installed header has them",
+    "vfio_user": "a protocol over sockets: tests/unit/uapi/test_vfio_user.py",
+}
 
 # Since v5.18 the header gives the names on the left to v2 or to nobody, and calls
 # v1's as on the right; both halves are macros, so the preprocessor can choose.
