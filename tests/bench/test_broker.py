@@ -20,8 +20,8 @@ from vfiomig.host.dev_vfio import DevVfio
 from vfiomig.serve.broker.child import start
 from vfiomig.serve.broker.device_file import DeviceFile
 from vfiomig.serve.broker.filter import syscalls
-from vfiomig.serve.broker.mapped_areas import Place
 from vfiomig.serve.broker.supervisor import Supervisor
+from vfiomig.serve.mapped_areas import Place
 from vfiomig.uapi.seccomp import (
     SECCOMP_IOCTL_NOTIF_ID_VALID,
     SECCOMP_IOCTL_NOTIF_RECV,

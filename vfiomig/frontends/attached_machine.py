@@ -18,7 +18,7 @@ from vfiomig.host.mdev import MdevType
 from vfiomig.host.sysfs import Sysfs
 from vfiomig.protocol.history import RegionShape
 from vfiomig.serve.broker.device_file import DeviceFile
-from vfiomig.serve.broker.mapped_areas import Place
+from vfiomig.serve.mapped_areas import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

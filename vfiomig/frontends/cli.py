@@ -20,7 +20,10 @@ def main() -> None:
         _end(MISUSE, f"vfiomig runs on Linux only, and this is {sys.platform}")
     try:
         # Inside: an interrupt while all this is imported ends like any other.
-        from vfiomig.frontends.command_line import run_command
+        if sys.argv[1:2] == ["serve"]:
+            from vfiomig.frontends.serve_alone import run_command
+        else:
+            from vfiomig.frontends.command_line import run_command
 
         code, message = run_command()
         if sys.stdout is not None:  # it may have been closed before we began

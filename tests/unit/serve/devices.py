@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from vfiomig.conformance.target import load_target
 from vfiomig.host.dev_vfio import DevVfio
 from vfiomig.serve.broker.device_file import DeviceFile
-from vfiomig.serve.broker.mapped_areas import Place
+from vfiomig.serve.mapped_areas import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable

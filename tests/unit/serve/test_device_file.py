@@ -12,7 +12,7 @@ from vfiomig.host.user_process import LocalProcess
 from vfiomig.protocol.errors import DriverDiedError
 from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
 from vfiomig.serve.broker.device_file import DeviceFile
-from vfiomig.serve.broker.mapped_areas import MirroredAreas, Place, SharedAreas
+from vfiomig.serve.mapped_areas import MirroredAreas, Place, SharedAreas
 from vfiomig.uapi.vfio import vfio_region_info
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from vfiomig.protocol.errors import DriverDiedError
 from vfiomig.protocol.region import MigrationRegion, SparseMmapArea
-from vfiomig.serve.broker.mapped_areas import (
+from vfiomig.serve.mapped_areas import (
     MirroredAreas,
     Place,
     SharedAreas,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vfiomig.serve.broker.mapped_areas import MappedAreas
+    from vfiomig.serve.mapped_areas import MappedAreas
 
 PAGE = mmap.PAGESIZE
 

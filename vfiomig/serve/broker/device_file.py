@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import errno
 import mmap
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from vfiomig.host.region import MIGRATION_INDEX, OFFSET_SHIFT
 from vfiomig.protocol.errors import DriverDiedError
-from vfiomig.protocol.v1.registers import Register
-from vfiomig.protocol.v1.states import DEFAULT_STATE, DeviceState
-from vfiomig.serve.broker.mapped_areas import MappedAreas, Place, mapped_areas
+from vfiomig.serve.data_follower import DataFollower
+from vfiomig.serve.mapped_areas import MappedAreas, Place, mapped_areas
 from vfiomig.uapi.ioctl import VFIO_DEVICE_GET_REGION_INFO, VFIO_DEVICE_RESET
-from vfiomig.uapi.migration_v1 import VFIO_DEVICE_STATE_MASK
 from vfiomig.uapi.vfio import vfio_region_info
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from vfiomig.host.user_process import HostFile, UserProcess
     from vfiomig.protocol.region import MigrationRegion
+    from vfiomig.serve.data_follower import Unseen
 
 # Where the offsets of all other regions begin.
 _ELSEWHERE: Final = 1 << 56
@@ -34,13 +33,6 @@ _REGION: Final = 1 << OFFSET_SHIFT  # bytes that one may have
 _U64: Final = (1 << 64) - 1
 _GET_REGION_INFO: Final = VFIO_DEVICE_GET_REGION_INFO()
 _RESET: Final = VFIO_DEVICE_RESET()
-
-
-class Unseen(Protocol):
-    """Who is told of data that nobody saw: the program may have moved it."""
-
-    def __call__(self, access: str, offset: int, size: int) -> None:
-        """Note it; ``offset`` is the region's."""
 
 
 class DeviceFile:
@@ -58,15 +50,13 @@ class DeviceFile:
         unseen: Unseen | None = None,
     ) -> None:
         self._opened = self._device = device
-        self._size = region.size
         self._mapped = [each.area for each in places]
-        self._unseen = unseen
         self._areas: MappedAreas | None = None
+        self._follower = DataFollower(region.size, unseen=unseen)
         if places:
             self._areas = mapped_areas(region, places)
+            self._follower.provide(self._areas, places)
         self._base = self._areas.base if self._areas is not None else 0
-        self._state = int(DEFAULT_STATE)
-        self._data_offset: int | None = None
 
     def backing_fd(self) -> int | None:
         """Return the file whose pages are the areas."""
@@ -92,7 +82,7 @@ class DeviceFile:
         if request == _GET_REGION_INFO:
             self._move_region(argument, user)
         elif request == _RESET:
-            self._state, self._data_offset = int(DEFAULT_STATE), None
+            self._follower.reset()
         return result
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -103,24 +93,22 @@ class DeviceFile:
         except DriverDiedError:
             self._bury()
             raise
-        if self._areas is not None and len(data) == 8:
-            self._follow_read(place - _MIGRATION, data)
+        if self._areas is not None:
+            self._follower.was_read(place - _MIGRATION, data)
         return data
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> int:
         """Write; where data_size is, the driver is shown the data before."""
         place = self._place(offset)
-        register = place - _MIGRATION
-        is_size = register == Register.DATA_SIZE.offset and len(data) == 8
-        if is_size and self._areas is not None and self._is_resuming:
-            self._show_driver(int.from_bytes(data, "little"))
+        if self._areas is not None:
+            self._follower.to_be_written(place - _MIGRATION, data)
         try:
             taken = self._device.pwrite(data, place)
         except DriverDiedError:
             self._bury()
             raise
         if self._areas is not None:
-            self._follow_write(self._areas, register, bytes(data))
+            self._follower.was_written(place - _MIGRATION, data)
         return taken
 
     def close(self) -> None:
@@ -153,50 +141,6 @@ class DeviceFile:
             offset = self._base
         at = argument + vfio_region_info.offset.offset
         user.memory.write(at, offset.to_bytes(8, "little"))
-
-    # -- data --------------------------------------------------------------------------
-
-    @property
-    def _is_resuming(self) -> bool:
-        return self._state & VFIO_DEVICE_STATE_MASK == DeviceState.RESUMING
-
-    def _follow_read(self, register: int, data: bytes) -> None:
-        if register == Register.DATA_OFFSET.offset:
-            self._data_offset = int.from_bytes(data, "little")
-        elif register == Register.DATA_SIZE.offset and not self._is_resuming:
-            self._show_program(int.from_bytes(data, "little"))
-
-    def _follow_write(self, areas: MappedAreas, register: int, data: bytes) -> None:
-        if register == Register.DEVICE_STATE.offset and len(data) == 4:
-            self._state = int.from_bytes(data, "little")
-            self._data_offset = None  # it was of a buffer of the state before
-        elif 0 <= register < self._size:
-            areas.written(register, data)
-
-    def _show_program(self, size: int) -> None:
-        assert self._areas is not None
-        self._areas.before_data_is_read(*self._buffer(size))
-        self._tell_unseen("read", size)
-
-    def _show_driver(self, size: int) -> None:
-        assert self._areas is not None
-        self._areas.before_data_is_taken(*self._buffer(size))
-        self._tell_unseen("write", size)
-
-    def _buffer(self, size: int) -> tuple[int, int]:
-        """Return where a buffer lies; all of the region, if nobody asked."""
-        return (
-            (0, self._size) if self._data_offset is None else (self._data_offset, size)
-        )
-
-    def _tell_unseen(self, access: str, size: int) -> None:
-        if self._unseen is None or self._data_offset is None:
-            return
-        for area in self._mapped:
-            start = max(self._data_offset, area.offset)
-            end = min(self._data_offset + size, area.offset + area.size)
-            if start < end:
-                self._unseen(access, start, end - start)
 
 
 class _Dead:
