@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from vfiomig.conformance.catalogue import (
     bound_checks,
@@ -30,6 +30,7 @@ from vfiomig.conformance.holding import (
     Job,
     Report,
     Scripted,
+    Shorten,
 )
 from vfiomig.conformance.target import load_target
 from vfiomig.conformance.worker import (
@@ -64,7 +65,9 @@ class Plan:
     accesses: int
     data: int
 
-    def bench(self, make_driver: Callable[[], TrappedDriver]) -> Bench:
+    def bench(
+        self, make_driver: Callable[[], TrappedDriver], *, is_alone: bool = False
+    ) -> Bench:
         """Return what to hold conversations with."""
         chosen = set(self.rules)
         own = driver_rules(r for r in load_catalogue() if r.id in chosen)
@@ -74,11 +77,35 @@ class Plan:
             rule_ids=ids_by_origin(own),
             bytes_left=self.data,
             accesses_left=self.accesses,
+            is_alone=is_alone,
         )
 
 
+class Servers(Protocol):
+    """Processes that drivers live in, where that is not the worker (see `servers`)."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one driver at a time."""
+
+    def make_ready(self) -> None:
+        """Start them; raises TargetStartError."""
+
+    def renew(self) -> None:
+        """End them: the next ones had no client before."""
+
+    def obituary(self) -> str:
+        """Say how one ended, if one has."""
+
+    def printed(self) -> str:
+        """Return what they printed."""
+
+
 class Campaign:
-    """Does jobs on one driver, and knows by which accesses it died."""
+    """Does jobs on one driver, and knows by which accesses it died.
+
+    A finding is made short, and a death examined, on ``servers`` that are fresh.
+    """
 
     def __init__(
         self,
@@ -86,8 +113,10 @@ class Campaign:
         *,
         patience: float = PATIENCE,
         deaths: Mapping[str, int] | None = None,
+        servers: Servers | None = None,
     ) -> None:
         self._bench = bench
+        self._servers = servers
         self._patience = patience  # seconds that one access may take
         self._deaths: Counter[str] = Counter(deaths)
 
@@ -100,6 +129,8 @@ class Campaign:
     def do(self, job: Job) -> Iterator[Report | WorkerDied]:
         """Do one job; yield each report, and how a worker ended that did not."""
         left: Job | None = job
+        if isinstance(job, Shorten):
+            self._renew_servers()
         for _ in range(_DEATHS_OF_A_JOB):
             if left is None:
                 return
@@ -107,16 +138,36 @@ class Campaign:
             patience = self._patience
             if self._deaths:
                 patience = min(patience, PATIENCE_NO_MORE)
+            if self._servers is not None:
+                self._servers.make_ready()
             try:
                 for _, report in work(bench, [left], patience=patience):
                     if report is not None:
                         yield report
             except WorkerEndedError as end:
                 self._deaths[end.died.access] += 1
-                yield _examined(bench, end.died)
-                left = _rest(left, end.died)
+                died = self._with_servers_words(end.died)
+                self._renew_servers()
+                yield _examined(bench, died)
+                left = _rest(left, died)
             else:
                 return
+
+    def _renew_servers(self) -> None:
+        if self._servers is not None:
+            self._servers.renew()
+            self._servers.make_ready()
+
+    def _with_servers_words(self, died: WorkerDied) -> WorkerDied:
+        """Add what the servers can tell of a death."""
+        if self._servers is None:
+            return died
+        how = self._servers.obituary()
+        return dataclasses.replace(
+            died,
+            how=f"{died.how} ({how})" if how and how not in died.how else died.how,
+            printed=died.printed + self._servers.printed(),
+        )
 
 
 def _examined(bench: Bench, died: WorkerDied) -> WorkerDied:
@@ -147,10 +198,14 @@ def _rest(job: Job, died: WorkerDied) -> Job | None:
 
 
 def in_turn(
-    make_driver: Callable[[], TrappedDriver], plan: Plan, jobs: Sequence[Job]
+    make_driver: Callable[[], TrappedDriver],
+    plan: Plan,
+    jobs: Sequence[Job],
+    servers: Servers | None = None,
 ) -> Iterator[Done]:
     """Do jobs here, one after the other."""
-    campaign = Campaign(plan.bench(make_driver))
+    bench = plan.bench(make_driver, is_alone=servers is not None and servers.is_alone)
+    campaign = Campaign(bench, servers=servers)
     for number, job in enumerate(jobs):
         for report in campaign.do(job):
             yield number, report
@@ -202,5 +257,8 @@ def _deaths_in(reports: Iterable[Report | WorkerDied]) -> list[str]:
 def _do_elsewhere(
     target: str, plan: Plan, job: Job, deaths: dict[str, int]
 ) -> list[Report | WorkerDied]:
-    bench = plan.bench(load_target(target).make_driver)
-    return list(Campaign(bench, deaths=deaths).do(job))
+    found = load_target(target)
+    servers = found.servers
+    is_alone = servers is not None and servers.is_alone
+    bench = plan.bench(found.make_driver, is_alone=is_alone)
+    return list(Campaign(bench, deaths=deaths, servers=servers).do(job))

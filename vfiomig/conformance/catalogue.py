@@ -56,6 +56,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     check: str = ""
     untestable: str = ""
     bench: str = ""
+    needs: tuple[Literal["work", "snapshot", "fail"], ...] = ()
     fails: bool = True
     takes_away: tuple[Capability, ...] = ()
 
@@ -75,6 +76,11 @@ class Rule(_Entry, frozen=True, kw_only=True):
     """
 
     section: str
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The members of the bench without which it is hardly ever reached."""
+        return self.needs or (("snapshot",) if self.bench else ())
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance.vfio_user import driver as vfio_user_driver
 from vfiomig.host import device_fd
 from vfiomig.protocol import errors
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
     from vfiomig.protocol.history import Record
 
 _HOST: Final = device_fd.__file__
-_NOT_THE_DRIVERS: Final = (_HOST, errors.__file__)
+# The lines of one behind a socket are its server's.
+_NOT_THE_DRIVERS: Final = (
+    str(Path(_HOST).parent),
+    errors.__file__,
+    vfio_user_driver.__file__,
+)
 
 
 class DriverLines:
@@ -43,6 +50,6 @@ class DriverLines:
         if event != "return" or caller is None:
             return
         own = frame.f_code.co_filename
-        if own in _NOT_THE_DRIVERS or caller.f_code.co_filename != _HOST:
+        if own.startswith(_NOT_THE_DRIVERS) or caller.f_code.co_filename != _HOST:
             return
         self._at[len(self._records) + 1] = f"{own}:{frame.f_lineno}"

@@ -20,7 +20,7 @@ from vfiomig.conformance.deadly import DeadlyAccessError, avoiding, words_of
 from vfiomig.conformance.shortening import Shortened, Shortener, Sought
 from vfiomig.conformance.target import TargetStartError
 from vfiomig.conformance.user_code import defining_line, raising_line
-from vfiomig.protocol.errors import DriverDiedError
+from vfiomig.protocol.errors import DriverDiedError, DriverLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -136,8 +136,10 @@ class Bench:
 
     ``bytes_left`` and ``accesses_left`` are its budget: behind it conversations are
     kept short.  ``state_left`` are bytes of state that devices may be opened with:
-    behind it a job is over, for with a large state that alone takes long.  ``printed``
-    returns what the driver has printed since it was asked.
+    behind it a job is over, for with a large state that alone takes long.  Where a
+    device ``is_alone``, there is one at a time.  ``printed`` returns what the driver
+    has printed since it was asked.  ``lost`` is told of a driver that is gone with what
+    held it, and need not return.
     """
 
     make_driver: Callable[[], TrappedDriver]
@@ -148,12 +150,14 @@ class Bench:
     state_left: int = _STATE_OF_A_JOB
     state_size: int = 0
     deadly: frozenset[str] = frozenset()
+    is_alone: bool = False
     ticking: Ticking = field(default_factory=Ticking)
     appetite: Appetite = field(default_factory=Appetite)
     begin: Begin = field(default=lambda *_: None)
     told: Callable[[Step], None] = field(default=lambda _: None)
     ended: Callable[[], None] = field(default=lambda: None)
     printed: Callable[[], str] = field(default=lambda: "")
+    lost: Callable[[DriverLostError], None] = field(default=lambda _: None)
 
     def perform(self, job: Job) -> Iterator[Report]:
         """Do a job; yield each report as soon as there is one."""
@@ -187,7 +191,14 @@ class Bench:
             rule_ids=self.rule_ids,
             begin=avoiding(self.deadly, self.begin),
             ticking=self.ticking,
+            is_alone=self.is_alone,
         )
+
+    def mourn(self, death: DriverDiedError) -> DriverDiedError:
+        """Tell of a death whoever must know; return it."""
+        if isinstance(death, DriverLostError):
+            self.lost(death)
+        return death
 
     def _generate(self, job: Generated) -> Iterator[Report]:
         # Not at the top: hypothesis takes a moment, and not every job needs it.
@@ -253,6 +264,8 @@ class Bench:
 
     def _not_started(self, death: DriverDiedError) -> NotStarted:
         cause = death.__cause__
+        if isinstance(death, DriverLostError):
+            return NotStarted(death.error, death.where)
         if isinstance(cause, TargetStartError):
             return NotStarted(str(cause))  # it begins with the place
         where = raising_line(cause, None) if cause is not None else None
@@ -289,7 +302,7 @@ class _Holder:
         try:
             self._conversation.perform([each])
         except DriverDiedError as death:
-            self.died = death
+            self.died = self._bench.mourn(death)
             self.is_over = True
         except DeadlyAccessError:
             self.is_over = True
@@ -298,7 +311,7 @@ class _Holder:
         try:
             self._conversation.close()
         except DriverDiedError as death:
-            self.died = self.died or death
+            self.died = self.died or self._bench.mourn(death)
         except DeadlyAccessError:
             pass
         if self._complaint and self.died is None:

@@ -84,9 +84,11 @@ def read_replay(token: str) -> Replay:
 
 
 def replay(
-    make_driver: Callable[[], TrappedDriver], what: Replay
+    make_driver: Callable[[], TrappedDriver], what: Replay, *, is_alone: bool = False
 ) -> Iterator[Replayed | Shortened]:
     """Take the steps in a worker; yield each, and the finding if there is one again.
+
+    Where a device ``is_alone``, there is one at a time.
 
     Raises:
         WorkerEndedError: the driver hung, or ended the process.
@@ -96,6 +98,7 @@ def replay(
         checks=bound_checks(r for r in load_catalogue() if r == what.rule),
         rule_ids=rule_ids(),
         bytes_left=_BUDGET,
+        is_alone=is_alone,
         replay=what,
     )
     for _, report in work(bench, [Scripted(0, len(what.steps))]):

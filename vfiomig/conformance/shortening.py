@@ -131,13 +131,13 @@ class Shortener:
                 if self._seen(conversation, "") is not None:
                     break
         except DriverDiedError as died:
-            death = died.error
+            death = self._bench.mourn(died).error
         except DeadlyAccessError:
             pass  # what was ruled until then stands
         try:
             conversation.close()
         except DriverDiedError as died:
-            death = death or died.error
+            death = death or self._bench.mourn(died).error
         except DeadlyAccessError:
             pass
         self._bench.ended()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
 
-    from vfiomig.conformance.campaign import Done
+    from vfiomig.conformance.campaign import Done, Servers
     from vfiomig.conformance.ruling import Broken
     from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.protocol.history import Record
@@ -72,17 +72,20 @@ def run_suite(
     seed: int = 1,
     rules: Sequence[Rule] | None = None,
     watch: Callable[[Progress], None] = lambda _: None,
+    servers: Servers | None = None,
 ) -> Outcome:
     """Judge a driver by the rules given, all of the catalogue by default.
 
     ``watch`` is called after each conversation.  An interrupt ends it early, with what
-    was found so far.
+    was found so far.  ``servers`` are where drivers live that are not in this process.
 
     Raises:
         TargetStartError: the first driver could not be made.
     """
     plan, jobs = planned(effort, range(seed, seed + 1), rules)
-    suite = _Suite(plan, rules, watch, lambda jobs: in_turn(make_driver, plan, jobs))
+    suite = _Suite(
+        plan, rules, watch, lambda jobs: in_turn(make_driver, plan, jobs, servers)
+    )
     return suite.run(jobs, effort.conversations)
 
 
@@ -345,8 +348,9 @@ class _Suite:
             return "it is the user application's"
         if rule.untestable:
             return rule.untestable
-        if rule.bench and not self._members.snapshot:
-            return "the driver has no snapshot()"
+        missing = [each for each in rule.needed if not getattr(self._members, each)]
+        if missing:
+            return f"the driver has no {' and no '.join(f'{m}()' for m in missing)}"
         if rule.level == "MAY":
             return "the driver made no use of what this rule permits"
         return ""

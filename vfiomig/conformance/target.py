@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeGuard, cast
 
+from vfiomig.conformance.target_errors import TargetError, TargetStartError
 from vfiomig.conformance.user_code import (
     defining_line,
     home_of,
@@ -28,7 +29,7 @@ from vfiomig.conformance.user_code import (
     run_file,
     shown,
 )
-from vfiomig.protocol.errors import VfiomigError
+from vfiomig.conformance.vfio_user.target import is_vfio_user, vfio_user_target
 from vfiomig.uapi.migration_v1 import vfio_device_migration_info
 from vfiomig.vendor.builtin import BUILTIN
 
@@ -36,24 +37,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import ModuleType
 
+    from vfiomig.conformance.vfio_user.servers import Servers
     from vfiomig.host.device_ops import TrappedDriver
     from vfiomig.vendor.builtin import Builtin
 
-_FORMS: Final = "path/file.py:NAME, package.module:NAME or DEVICE[,OPTION=VALUE...]"
-_NOT_YET: Final = {
-    "vfio-user:": "devices behind a vfio-user socket",
-    "vfio:": "real devices",
-}
+__all__ = ["Target", "TargetError", "TargetStartError", "load_target"]
+
+_FORMS: Final = (
+    "path/file.py:NAME, package.module:NAME, DEVICE[,OPTION=VALUE...] "
+    "or vfio-user:/path/to.sock"
+)
+_NOT_YET: Final = {"vfio:": "real devices"}
 _METHODS: Final = ("read", "write", "reset", "close")
 _REGISTERS_END: Final = ctypes.sizeof(vfio_device_migration_info)
-
-
-class TargetError(VfiomigError):
-    """The TARGET cannot be read, or names nothing that makes a driver (exit 2)."""
-
-
-class TargetStartError(VfiomigError):
-    """The code that the TARGET names did not give a driver (exit 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +60,14 @@ class Target:
     the class or function, or of the built-in device. ``make_driver`` returns a driver
     in its default state, each time another. It raises TargetStartError when the
     target's code raises or what it returns is not a driver, and TargetError when a
-    built-in device refuses how its options go together.
+    built-in device refuses how its options go together. ``servers`` are where its
+    drivers live, None for this process.
     """
 
     text: str
     name: str
     make_driver: Callable[[], TrappedDriver]
+    servers: Servers | None = None
 
 
 def load_target(
@@ -86,6 +84,14 @@ def load_target(
     """
     text = text.strip()
     _refuse_forms_without_a_driver(text)
+    if is_vfio_user(text):
+        served = vfio_user_target(text, folder or Path())
+        return Target(
+            text=text,
+            name=served.name,
+            make_driver=served.make_driver,
+            servers=served.servers,
+        )
     device, *options = text.split(",")
     place, _, name = text.rpartition(":")
     if device in builtin:

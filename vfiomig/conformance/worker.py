@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from vfiomig.conformance.holding import Bench, Job, Report
     from vfiomig.conformance.ruling import Broken
+    from vfiomig.protocol.errors import DriverLostError
     from vfiomig.protocol.history import Record
 
 _FORK: Final = multiprocessing.get_context("fork")
@@ -169,6 +170,8 @@ def _reports(
                 break
             if message is None:
                 return
+            if isinstance(message, _Lost):
+                raise WorkerEndedError(_died(message.how, notice, output))
             yield message
             silence.begin(notice.beats())
         elif notice.beats() != silence.beats:
@@ -178,6 +181,13 @@ def _reports(
             raise WorkerEndedError(_died(how, notice, output))
     process.join()
     raise WorkerEndedError(_died(_how_it_ended(process.exitcode), notice, output))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """The last message of a worker: the driver is gone, with what held it."""
+
+    how: str
 
 
 class _Silence:
@@ -283,6 +293,12 @@ def _run(
     bench.told = notice.told
     bench.ended = notice.forget
     bench.printed = _Printed(output).since
+
+    def lose(death: DriverLostError) -> None:
+        theirs.send(_Lost(death.error))
+        os._exit(0)  # hypothesis would hold the conversation once more
+
+    bench.lost = lose
     for number, job in enumerate(jobs):
         for report in bench.perform(job):
             theirs.send((number, report))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vfiomig.conformance.explain import explain
-from vfiomig.conformance.finding import verdict_of
+from vfiomig.conformance.finding import Verdict, verdict_of
+from vfiomig.conformance.vfio_user.target import is_vfio_user
 
 if TYPE_CHECKING:
     from vfiomig.conformance.explain import Argument
@@ -35,6 +36,22 @@ class CheckReport:
     def deaths(self) -> tuple[Death, ...]:
         """Conversations that the driver did not live through."""
         return self.outcome.deaths
+
+    @property
+    def is_over_a_socket(self) -> bool:
+        """Whether the driver is a server's, of which only its replies are seen."""
+        return is_vfio_user(self.target)
+
+    @property
+    def unseen(self) -> list[RuleResult]:
+        """The rules that do not apply because the driver has nothing for a bench."""
+        return [
+            result
+            for result in self.results
+            if result.verdict is Verdict.NOT_APPLICABLE
+            and result.rule.party == "vendor driver"
+            and result.rule.needed
+        ]
 
     @property
     def verdict(self) -> str:

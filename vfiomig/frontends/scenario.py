@@ -55,15 +55,16 @@ class ScenarioError(VfiomigError):
 class DeviceSpec:
     """A device of the machine: a TARGET, what to call it, and how busy it is.
 
-    ``work`` is in units of guest traffic a second of virtual time while the guest
-    runs. Relative file paths in ``target`` begin at ``folder``; at the current folder
-    if that is ``None``.
+    At the destination it is another TARGET, if ``destination`` names one. ``work`` is
+    in units of guest traffic a second of virtual time while the guest runs. Relative
+    file paths in targets begin at ``folder``; at the current folder if it is ``None``.
     """
 
     name: str
     target: str
     work: int
     folder: Path | None = None
+    destination: str | None = None
 
 
 class Flip(NamedTuple):
@@ -169,13 +170,13 @@ def _make_fault(
     return Fault(party=party, device=device, on=on, code=errno, at=at, number=number)
 
 
+_TARGET: Final = text(r"(?s)(?=.*\S).{1,4096}", 'a target such as "serial"')
 _DEVICE: Final = Table(
     written="[[device]]",
     make=dict,
     keys={
-        "target": Key(
-            text(r"(?s)(?=.*\S).{1,4096}", 'a target such as "serial"'), REQUIRED
-        ),
+        "target": Key(_TARGET, REQUIRED),
+        "destination": Key(_TARGET),
         "name": Key(
             text(
                 rf"[A-Za-z0-9._-]{{1,{LONGEST_NAME}}}",
@@ -286,12 +287,27 @@ def builtin_scenario() -> Scenario:
     return _made({"name": "built-in", "device": devices, "limits": limits}, None)
 
 
+def with_destinations(scenario: Scenario, targets: Sequence[str]) -> Scenario:
+    """Return ``scenario`` with these targets at the destination, device by device.
+
+    Raises ScenarioError when there are more of them than devices.
+    """
+    if len(targets) > len(scenario.devices):
+        reason = f"{len(targets)} destinations for {len(scenario.devices)} devices"
+        raise ScenarioError(_line(scenario.file, BadKeyError("", reason)))
+    devices = [
+        dataclasses.replace(device, destination=target)
+        for device, target in zip(scenario.devices, targets, strict=False)
+    ]
+    devices += scenario.devices[len(targets) :]
+    return dataclasses.replace(scenario, devices=tuple(devices))
+
+
 def with_targets(scenario: Scenario, targets: Sequence[str]) -> Scenario:
     """Return ``scenario`` with these devices instead of its own, if there are any.
 
-    Their names come from the targets, their work is the default, and their files are
-    looked for from the current folder. Raises ScenarioError when a fault names a
-    device that is gone.
+    Their names come from the targets, their work is the default, their files are in the
+    current folder. Raises ScenarioError when a fault names a device that is gone.
     """
     if not targets:
         return scenario
@@ -354,6 +370,7 @@ def _named(devices: object, folder: Path | None) -> tuple[DeviceSpec, ...]:
             target=cast("str", table["target"]),
             work=cast("int", table["work"]),
             folder=folder,
+            destination=cast("str | None", table["destination"]),
         )
         for table in tables
     )

@@ -12,14 +12,13 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import xxhash
-
 from vfiomig.client.conduct import CONDUCTS
 from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import FoundRegion, find_migration_region
 from vfiomig.client.v1 import V1Client
 from vfiomig.conformance.target import Target, load_target
 from vfiomig.frontends.mdevs import create_mdev, offer_types
+from vfiomig.frontends.noted_bench import NotedBench
 from vfiomig.host.mdev import MdevType
 from vfiomig.host.sysfs import Sysfs
 from vfiomig.migration.clock import SECOND, VirtualClock
@@ -27,7 +26,6 @@ from vfiomig.migration.side import MigratingDevice
 from vfiomig.migration.timed_handle import TimedHandle
 from vfiomig.protocol.bench import BenchAccess, bench_of
 from vfiomig.protocol.errors import DriverDiedError
-from vfiomig.protocol.history import BenchEvent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +48,17 @@ class SimulatedDevice:
     client: V1Client
     log: HistoryWriter | None
     party: str
+    _noted: NotedBench = field(init=False)
     _owed: int = field(default=0)  # work that is due, times SECOND
+
+    def __post_init__(self) -> None:
+        self._noted = NotedBench(
+            self.driver,
+            self.bench,
+            self.label,
+            self.log,
+            device=(self.party, self.spec.name),
+        )
 
     @property
     def label(self) -> str:
@@ -63,12 +71,7 @@ class SimulatedDevice:
         Raises:
             DriverDiedError: the driver raised.
         """
-        if self.bench.work is not None and amount:
-            try:
-                self.bench.work(amount)
-            except Exception as error:
-                raise self._died(f"work({amount})", error) from error
-            self._note(BenchEvent(self.label, "work", amount=amount))
+        self._noted.work(amount)
 
     def digest(self) -> str | None:
         """Return the digest of the device's snapshot; ``None`` if it offers none.
@@ -76,18 +79,8 @@ class SimulatedDevice:
         Raises:
             DriverDiedError: the driver raised, or returned something else.
         """
-        if self.bench.snapshot is None:
-            return None
-        try:
-            state = self.bench.snapshot()
-            if not isinstance(state, bytes | bytearray | memoryview):
-                message = f"it returned {type(state).__name__}, not bytes"
-                raise TypeError(message)
-            digest = xxhash.xxh3_128_hexdigest(state)
-        except Exception as error:
-            raise self._died("snapshot()", error) from error
-        self._note(BenchEvent(self.label, "snapshot", digest=f"xxh3-128:{digest}"))
-        return digest
+        taken = self._noted.snapshot()
+        return None if taken is None else taken.digest
 
     def fail(self, on: str, code: int) -> None:
         """Arm a fault inside the device, which offers `fail`.
@@ -95,12 +88,7 @@ class SimulatedDevice:
         Raises:
             DriverDiedError: the driver raised.
         """
-        assert self.bench.fail is not None, "looked at when the machine was made"
-        try:
-            self.bench.fail(on, code)
-        except Exception as error:
-            raise self._died(f"fail({on!r}, {code})", error) from error
-        self._note(BenchEvent(self.label, "fail", on=on, errno=code))
+        self._noted.fail(on, code)
 
     def run_for(self, duration: int, luck: random.Random) -> None:
         """Do the work of ``duration`` virtual nanoseconds, on average its rate's."""
@@ -110,15 +98,6 @@ class SimulatedDevice:
             amount = luck.randint(0, 2 * due)
             self._owed -= due * SECOND
             self.work(amount)
-
-    def _note(self, event: BenchEvent) -> None:
-        if self.log is not None:
-            self.log.append(event)
-
-    def _died(self, access: str, error: Exception) -> DriverDiedError:
-        death = DriverDiedError.of(self.driver, access, error)
-        death.device = self.party, self.spec.name
-        return death
 
 
 def label_of(party: str, spec: DeviceSpec) -> str:
@@ -181,7 +160,7 @@ class Machine:
 
     def _open_all(self) -> None:
         targets = [
-            load_target(spec.target, folder=spec.folder)
+            load_target(_target_of(spec, self.party), folder=spec.folder)
             for spec in self._scenario.devices
         ]
         made: list[TrappedDriver] = []
@@ -231,6 +210,11 @@ class Machine:
             log=self._log,
             party=self.party,
         )
+
+
+def _target_of(spec: DeviceSpec, party: str) -> str:
+    other = spec.destination if party == "destination" else None
+    return spec.target if other is None else other
 
 
 def _mdev_type(spec: DeviceSpec, target: Target, made: list[TrappedDriver]) -> MdevType:

@@ -125,7 +125,8 @@ class Comparison:
         # It may take that for a chunk whose end never came.
         is_spoiled = "window overwritten" in session.load_features
         if is_spoiled and not self._devices.with_control(
-            lambda control: moving.takes_loose_data(control, whole.chunks)
+            lambda control: moving.takes_loose_data(control, whole.chunks),
+            otherwise=True,
         ):
             return
         features = _features(session, whole)
@@ -193,7 +194,8 @@ class Comparison:
         elif not self._devices.with_control(
             lambda control: moving.took_as_state(
                 session.device, damage, control, stream
-            )
+            ),
+            otherwise=True,
         ):
             self.breaks(
                 damage.origin,

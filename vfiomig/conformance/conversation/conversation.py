@@ -15,10 +15,7 @@ from vfiomig.conformance.conversation import moving
 from vfiomig.conformance.conversation.comparison import Comparison
 from vfiomig.conformance.conversation.damage import damaged
 from vfiomig.conformance.conversation.devices import Devices
-from vfiomig.conformance.conversation.session import (
-    STRAY_WRITES,
-    Session,
-)
+from vfiomig.conformance.conversation.session import STRAY_WRITES, Session
 from vfiomig.conformance.conversation.ticking import Ticking
 from vfiomig.protocol.v1.registers import REGISTERS_SIZE, Register
 from vfiomig.protocol.v1.saving import EMPTY_BUFFERS_LIMIT
@@ -47,7 +44,7 @@ class Conversation:
     """One conversation with fresh devices; ``broken`` grows as it goes on.
 
     ``begin`` is told of each access before it is made, so that a device that never
-    answers is known by its last one.
+    answers is known by its last one.  ``is_alone`` is told to `Devices`.
     """
 
     def __init__(
@@ -58,10 +55,13 @@ class Conversation:
         rule_ids: Mapping[str, str],
         begin: Begin = lambda *_: None,
         ticking: Ticking | None = None,
+        is_alone: bool = False,
     ) -> None:
         self._stream: Stream | None = None  # the last whole one
         ticking = ticking or Ticking()
-        self._devices = devices = Devices(make_driver, checks, begin, ticking)
+        self._devices = devices = Devices(
+            make_driver, checks, begin, ticking, is_alone=is_alone
+        )
         self.records = devices.records
         self.broken = devices.broken  # rule, ruling, number of the record
         self._bench = Comparison(rule_ids, devices, ticking)

@@ -36,8 +36,11 @@ class Devices:
         checks: Iterable[Bound],
         begin: Begin,
         ticking: Ticking,
+        *,
+        is_alone: bool = False,
     ) -> None:
         self._ticking = ticking
+        self._is_alone = is_alone
         self._make_driver = make_driver
         self._begin = begin
         self._judge = Judge(checks, {})
@@ -57,6 +60,8 @@ class Devices:
     def session(self, role: str) -> Session:
         """Return the session of a role; its device is opened if there is none."""
         if role not in self._sessions:
+            for other in list(self._sessions) if self._is_alone else ():
+                self.let_go(other)
             self.opened += 1
             name = role if self.opened == 1 else f"{role}-{self.opened}"
             device = opened(self._make_driver, name, self._note, self._begin)
@@ -86,7 +91,7 @@ class Devices:
     def fresh_snapshot(self) -> str:
         """Return the state of all fresh devices; empty where they differ."""
         if self.opened == 1:
-            self.with_control(lambda _: None)
+            self.with_control(lambda _: None, otherwise=None)
         return next(iter(self._fresh)) or "" if len(self._fresh) == 1 else ""
 
     def works_on_control(self, works: list[int] | None) -> bool:
@@ -103,10 +108,17 @@ class Devices:
             control.work(works[-1])
             return control.snapshot() != before
 
-        return self.with_control(shows)
+        return self.with_control(shows, otherwise=False)
 
-    def with_control(self, act: Callable[[DeviceUnderTest], _Answer]) -> _Answer:
-        """Do something with a fresh device that takes no part otherwise."""
+    def with_control(
+        self, act: Callable[[DeviceUnderTest], _Answer], *, otherwise: _Answer
+    ) -> _Answer:
+        """Do something with a fresh device that takes no part otherwise.
+
+        Where there can be none, the answer is ``otherwise``.
+        """
+        if self._is_alone:
+            return otherwise
         answer = act(self.session(_CONTROL).device)
         self.let_go(_CONTROL)
         return answer

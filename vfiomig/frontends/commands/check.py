@@ -15,8 +15,9 @@ from vfiomig.conformance.effort import EFFORTS
 from vfiomig.conformance.exploring import DEPTH
 from vfiomig.conformance.processes import cores, processes
 from vfiomig.conformance.suite import run_suite, run_suite_on
-from vfiomig.conformance.target import load_target
+from vfiomig.conformance.target import TargetError, load_target
 from vfiomig.conformance.user_code import shown
+from vfiomig.conformance.vfio_user.target import with_server
 from vfiomig.frontends.baseline import (
     as_baseline,
     read_baseline,
@@ -34,6 +35,7 @@ from vfiomig.frontends.report.check_terminal import print_check
 from vfiomig.frontends.report.exploration_terminal import print_coverage
 from vfiomig.frontends.report.rules_as_json import check_as_json
 from vfiomig.frontends.report.writing import writing_whole
+from vfiomig.frontends.server_options import server_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,6 +94,7 @@ _OUTPUT = click.Path(path_type=Path)
     show_default=True,
     help="How many steps such a conversation may have.",
 )
+@server_options
 @click.option("--json", "json_file", type=_OUTPUT, help="Write all verdicts as JSON.")
 @click.option("--junit", "junit_file", type=_OUTPUT, help="Write them as JUnit XML.")
 @click.option("--html", "html_file", type=_OUTPUT, help="Write a page for people.")
@@ -117,6 +120,8 @@ def check(
     jobs: int,
     is_exhaustive: bool,
     depth: int,
+    server: str | None,
+    bench_file: Path | None,
     json_file: Path | None,
     junit_file: Path | None,
     html_file: Path | None,
@@ -133,10 +138,15 @@ def check(
     vfiomig check driver.py:MyDriver --rule v1/data-size --effort thorough
     vfiomig check driver.py:MyDriver --baseline-write known.toml
     vfiomig check driver.py:MyDriver --exhaustive --jobs 2
+    vfiomig check vfio-user:/run/device.sock
+    vfiomig check vfio-user: --server './my-server --socket {socket}'
     """  # noqa: D301 -- click wants the character
     reasons = {} if baseline_file is None else read_baseline(baseline_file)
     chosen = None if prefix is None else rules_named(prefix)
-    what = load_target(target)
+    what = load_target(with_server(target, server=server, bench=bench_file))
+    if is_exhaustive and what.servers is not None:
+        message = "--exhaustive needs a driver in Python: a server's state is not seen"
+        raise TargetError(message)
     if is_list:
         _print_list(prefix, Console(highlight=False))
         return DONE
@@ -188,6 +198,8 @@ def check(
 def _run(
     what: Target, effort: Effort, seed: int, rules: Sequence[Rule] | None, jobs: int
 ) -> Outcome:
+    if what.servers is not None and what.servers.is_alone:
+        jobs = 1  # it has one client at a time
     with processes(jobs) as executor, CheckView(Console(stderr=True)) as view:
         if executor is None:
             return run_suite(
@@ -196,6 +208,7 @@ def _run(
                 seed=seed,
                 rules=rules,
                 watch=view.watch,
+                servers=what.servers,
             )
         return run_suite_on(
             what.text, executor, effort=effort, seed=seed, rules=rules, watch=view.watch

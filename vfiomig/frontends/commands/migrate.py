@@ -14,7 +14,12 @@ from vfiomig.frontends.report.as_json import as_json
 from vfiomig.frontends.report.live import LiveView
 from vfiomig.frontends.report.terminal import print_summary
 from vfiomig.frontends.report.writing import writing_whole
-from vfiomig.frontends.scenario import builtin_scenario, load_scenario, with_targets
+from vfiomig.frontends.scenario import (
+    builtin_scenario,
+    load_scenario,
+    with_destinations,
+    with_targets,
+)
 from vfiomig.frontends.simulation import Sinks, simulate
 from vfiomig.migration.metrics import Outcome
 
@@ -29,6 +34,14 @@ _OUTPUT = click.Path(path_type=Path)
     multiple=True,
     metavar="TARGET",
     help="Migrate this device instead of the scenario's; may be repeated.",
+)
+@click.option(
+    "--destination",
+    "destinations",
+    multiple=True,
+    metavar="TARGET",
+    help="What the device is at the destination, if it is another target; the first "
+    "is the first device's.",
 )
 @click.option("--json", "json_file", type=_OUTPUT, help="Write all figures as JSON.")
 @click.option("--html", "html_file", type=_OUTPUT, help="Write a page with a timeline.")
@@ -47,6 +60,7 @@ _OUTPUT = click.Path(path_type=Path)
 def migrate(
     scenario: Path | None,
     targets: tuple[str, ...],
+    destinations: tuple[str, ...],
     json_file: Path | None,
     html_file: Path | None,
     history_file: Path | None,
@@ -65,9 +79,10 @@ def migrate(
     vfiomig migrate
     vfiomig migrate --device driver.py:MyDriver
     vfiomig migrate slow-link.toml --html timeline.html
+    vfiomig migrate --device vfio-user:/run/a.sock --destination vfio-user:/run/b.sock
     """  # noqa: D301 -- click wants the character
     what = load_scenario(scenario) if scenario is not None else builtin_scenario()
-    what = with_targets(what, targets)
+    what = with_destinations(with_targets(what, targets), destinations)
     with contextlib.ExitStack() as outputs:
         # All are opened first: that one cannot be written is known before the run.
         history, stream, as_a_page, as_figures = (

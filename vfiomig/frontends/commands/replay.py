@@ -27,13 +27,17 @@ from vfiomig.conformance.replaying import (
 )
 from vfiomig.conformance.shortening import Shortened
 from vfiomig.conformance.target import load_target
+from vfiomig.conformance.vfio_user.target import with_server
 from vfiomig.conformance.worker import WorkerEndedError
 from vfiomig.frontends.commands.check import short_place
 from vfiomig.frontends.exit_codes import DONE, NOT_AS_EXPECTED
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.check_terminal import print_argument, print_death
+from vfiomig.frontends.server_options import server_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vfiomig.conformance.ruling import Broken
     from vfiomig.conformance.target import Target
     from vfiomig.protocol.history import Record
@@ -48,7 +52,15 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Stop in the debugger before the step that breaks the rule.",
 )
-def replay(*, token: str, target: str, is_debugging: bool) -> int:
+@server_options
+def replay(
+    *,
+    token: str,
+    target: str,
+    is_debugging: bool,
+    server: str | None,
+    bench_file: Path | None,
+) -> int:
     """Hold the conversation of a TOKEN with TARGET again, step by step.
 
     A report prints the TOKEN with each finding. Exit code 1 if the rule breaks again,
@@ -59,7 +71,7 @@ def replay(*, token: str, target: str, is_debugging: bool) -> int:
     vfiomig replay eNqLNlSy... driver.py:MyDriver --pdb
     """  # noqa: D301 -- click wants the character
     what = read_replay(token)
-    driver = load_target(target)
+    driver = load_target(with_server(target, server=server, bench=bench_file))
     driver.make_driver().close()  # one that does not start is said to be so
     console = Console(highlight=False)
     seen = _hold(driver, what, console)
@@ -98,7 +110,8 @@ def _hold(driver: Target, what: Replay, console: Console) -> _Seen:
     """Take the steps, print each with its accesses, and return what was seen."""
     seen = _Seen()
     try:
-        for report in replayed(driver.make_driver, what):
+        is_alone = driver.servers is not None and driver.servers.is_alone
+        for report in replayed(driver.make_driver, what, is_alone=is_alone):
             if isinstance(report, Shortened):
                 seen.explained = None if report.is_flaky else report
             else:

@@ -94,6 +94,8 @@ def verdict_line(report: CheckReport) -> str:
 def _summary(report: CheckReport) -> Iterator[str]:
     outcome = report.outcome
     counts = Counter(result.verdict for result in report.results)
+    if report.is_over_a_socket:
+        yield f"over a socket {_rules(len(report.unseen))} cannot be judged"
     yield ", ".join(f"{counts[each]} {each.value}" for each in Verdict if counts[each])
     yield (
         f"seed {report.seed}, effort {report.effort}: "

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tests.unit.conformance.small_drivers import Bare
 
 
-def devices_of(make_driver: Callable[[], Bare]) -> Devices:
-    return Devices(make_driver, (), lambda *_: None, Ticking())
+def devices_of(make_driver: Callable[[], Bare], *, is_alone: bool = False) -> Devices:
+    return Devices(make_driver, (), lambda *_: None, Ticking(), is_alone=is_alone)
 
 
 def counted() -> tuple[list[Bare], Callable[[], Bare]]:
@@ -142,5 +142,30 @@ def test_without_works_nothing_is_asked(works: list[int] | None) -> None:
 def test_a_control_is_let_go_at_once() -> None:
     closed: list[object] = []
     devices = devices_of(small(close=lambda self: closed.append(self)))
-    assert devices.with_control(lambda device: device.name) == "control"
+    answer = devices.with_control(lambda device: device.name, otherwise="none")
+    assert answer == "control"
     assert len(closed) == 1
+
+
+def test_where_a_device_is_alone_another_roles_is_closed_before_it_is_opened() -> None:
+    open_now: list[object] = []
+
+    def make() -> Bare:
+        driver = small(close=lambda self: open_now.remove(self))()
+        open_now.append(driver)
+        assert len(open_now) == 1
+        return driver
+
+    devices = devices_of(make, is_alone=True)
+    names = [devices.session(role).device.name for role in ("source", "destination")]
+    assert names == ["source", "destination-2"]
+    assert devices.session("source").device.name == "source-3"
+
+
+def test_where_a_device_is_alone_nothing_is_held_against_a_fresh_one() -> None:
+    made, make = counted()
+    devices = devices_of(make, is_alone=True)
+    devices.session("source")
+    assert devices.with_control(lambda device: device.name, otherwise="none") == "none"
+    assert not devices.works_on_control([1])
+    assert len(made) == 1

@@ -1,0 +1,1 @@
+"""Drivers behind a vfio-user socket: as targets, in the place of Python objects."""
