@@ -76,16 +76,17 @@ class FoundRegion:
 def find_migration_region(
     handle: DeviceHandle, *, first: int | None = None
 ) -> FoundRegion:
-    """Look for the v1 migration region (V1-DISC-01), at the index ``first`` if any.
+    """Look for the v1 migration region (V1-DISC-01).
+
+    Where one is known already, ``first`` is its index: it is asked about that one, and
+    about others only if it is none any more.
 
     Raises:
         OSError: the device does not even answer VFIO_DEVICE_GET_INFO.
         VendorDriverError: the device has none, an empty one, or a capability chain
             that cannot be followed or is never told.
     """
-    number = _number_of_regions(handle)
-    begun = () if first is None or first >= number else (first,)
-    for index in (*begun, *range(number)):
+    for index in _indexes(handle, first):
         try:
             answer = _region_info(handle, index)
         except OSError:
@@ -98,6 +99,12 @@ def find_migration_region(
         "it does not offer v1 migration"
     )
     raise VendorDriverError(message)
+
+
+def _indexes(handle: DeviceHandle, first: int | None) -> Iterator[int]:
+    if first is not None:
+        yield first
+    yield from range(_number_of_regions(handle))
 
 
 def _number_of_regions(handle: DeviceHandle) -> int:

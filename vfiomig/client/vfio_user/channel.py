@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 # The longest message that `Channel.swap` receives.
-SWAP_SIZE: Final = 128
+SWAP_SIZE: Final = 4096 + 32  # a page of data, and what is in front of it
 
 # File descriptors that are taken with one message; the kernel closes what is more.
 MOST_FDS: Final = 8

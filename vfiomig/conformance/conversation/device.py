@@ -53,7 +53,7 @@ class DeviceUnderTest:
         self.size = region.size
         self.areas = region.areas
         # A user application leaves out what has no bytes; a judge does not.
-        self._listed = tuple((a[0], a[1]) for a in driver.migration_region.areas)
+        self._listed = tuple((a[0], a[1]) for a in region.listed)
         self.bench = bench_of(driver)
         self._mappings: dict[int, _mmap.mmap] = {}
         self.snapshot_size: int | None = None  # bytes, once one was taken
