@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import shlex
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.bench.figures import best_of, show, timed
-from tests.bench.test_conformance import bench, generate
 from tests.bench.test_register_read import EverLessPending
+from tests.unit.conformance.vfio_user.serving import WithoutBench
 from vfiomig.client.region import find_migration_region
 from vfiomig.client.vfio_user import connect
-from vfiomig.conformance.conversation.scripts import scripts
+from vfiomig.conformance.effort import EFFORTS
+from vfiomig.conformance.suite import run_suite
 from vfiomig.conformance.target import load_target
 from vfiomig.protocol.v1.registers import Register
 from vfiomig.serve.vfio_user.listening import listening
@@ -24,8 +27,7 @@ from vfiomig.vendor.reference import ReferenceDriver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.bench.test_conformance import Steps
-    from vfiomig.conformance.holding import Bench
+    from vfiomig.conformance.finding import Outcome
     from vfiomig.host.device_ops import TrappedDriver
 
 READS: Final = 5_000
@@ -104,28 +106,27 @@ def test_a_register_read_over_the_socket() -> None:
 
 
 def test_checking_over_the_socket() -> None:
-    """The conversations are those that are generated for `reference` in process."""
-    conversations = [each.steps for each in generate()] + list(scripts()[::5])
+    """Quick effort, with workers, and with servers that the suite starts itself.
+
+    In process the driver has no bench either: so the conversations are the same.
+    """
+    serve = f"{shlex.quote(sys.executable)} -m vfiomig serve reference"
+    remote = load_target(f"vfio-user:{serve} --socket {{socket}}")
     make = load_target("reference").make_driver
-    with contextlib.ExitStack() as things:
-        # Source, destination, and a fresh device beside them.
-        paths = [things.enter_context(served(make)) for _ in range(4)]
-        free = [load_target(f"vfio-user:{path}").make_driver for path in paths]
+    effort = EFFORTS["quick"]
 
-        def make_remote() -> TrappedDriver:
-            free.append(free.pop(0))
-            return free[-1]()
+    def check_here() -> Outcome:
+        return run_suite(lambda: WithoutBench(make()), effort=effort)
 
-        here, there = bench(), bench()
-        there.make_driver = make_remote
+    def check_there() -> Outcome:
+        return run_suite(remote.make_driver, effort=effort, servers=remote.servers)
 
-        def hold(on: Bench, steps: Steps) -> Callable[[], float]:
-            return lambda: timed(lambda: on.hold(steps))
-
-        in_process = over_socket = 0.0
-        for steps in conversations:
-            ours, theirs = best_of(hold(here, steps), hold(there, steps), runs=3)
-            in_process += ours
-            over_socket += theirs
+    here, there = check_here(), check_there()
+    assert (here.conversations, here.accesses) == (there.conversations, there.accesses)
+    in_process, over_socket = best_of(
+        lambda: timed(check_here), lambda: timed(check_there), runs=2
+    )
+    assert remote.servers is not None
+    remote.servers.renew()
     beside = "the same conversations in process"
     show("checking over the socket", over_socket / in_process, 4, beside)

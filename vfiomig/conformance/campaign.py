@@ -33,6 +33,7 @@ from vfiomig.conformance.holding import (
     Shorten,
 )
 from vfiomig.conformance.target import load_target
+from vfiomig.conformance.vfio_user.neighbours import own_processors
 from vfiomig.conformance.worker import (
     PATIENCE,
     PATIENCE_NO_MORE,
@@ -128,6 +129,10 @@ class Campaign:
 
     def do(self, job: Job) -> Iterator[Report | WorkerDied]:
         """Do one job; yield each report, and how a worker ended that did not."""
+        with own_processors():
+            yield from self._do(job)
+
+    def _do(self, job: Job) -> Iterator[Report | WorkerDied]:
         left: Job | None = job
         if isinstance(job, Shorten):
             self._renew_servers()

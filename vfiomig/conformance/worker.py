@@ -17,7 +17,7 @@ import struct
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -171,7 +171,10 @@ def _reports(
             if message is None:
                 return
             if isinstance(message, _Lost):
-                raise WorkerEndedError(_died(message.how, notice, output))
+                died = _died(message.how, notice, output)
+                if message.access == "close":  # known at the access behind it
+                    died = replace(died, access=message.access)
+                raise WorkerEndedError(died)
             yield message
             silence.begin(notice.beats())
         elif notice.beats() != silence.beats:
@@ -188,6 +191,7 @@ class _Lost:
     """The last message of a worker: the driver is gone, with what held it."""
 
     how: str
+    access: str
 
 
 class _Silence:
@@ -295,7 +299,7 @@ def _run(
     bench.printed = _Printed(output).since
 
     def lose(death: DriverLostError) -> None:
-        theirs.send(_Lost(death.error))
+        theirs.send(_Lost(death.error, death.access))
         os._exit(0)  # hypothesis would hold the conversation once more
 
     bench.lost = lose

@@ -52,7 +52,8 @@ def vfiomig() -> None:
     A driver is a TARGET: path/file.py:NAME, package.module:NAME, or a device that
     comes with vfiomig (reference, serial, accelerator, opaque) with its options, such
     as accelerator,memory=1G,data-section=split. NAME is called without arguments and
-    returns a fresh driver.
+    returns a fresh driver. One in another process, behind a vfio-user socket, is
+    vfio-user:/path/to.sock, or vfio-user: and a server's command with {socket} in it.
     """
 
 

@@ -198,6 +198,8 @@ class Session:
             if header.is_reply:
                 break
             close_all(fds)
+            if (header.msg_id, header.command) == (number, request.command):
+                refuse(f"the reply to message {number} is marked as a command")
             answer = self._memory.answer(header, payload)
             if not header.wants_no_reply:
                 self._answer(answer, deadline)

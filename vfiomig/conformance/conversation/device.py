@@ -244,6 +244,8 @@ class DeviceUnderTest:
         self._begin(what, 0, 0)
         try:
             return member(*arguments)
+        except DriverDiedError:
+            raise
         except Exception as error:
             owner = getattr(member, "__self__", member)
             raise DriverDiedError.of(owner, what, error) from error

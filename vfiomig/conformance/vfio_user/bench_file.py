@@ -18,13 +18,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from vfiomig.conformance.target_errors import TargetError
 from vfiomig.conformance.user_code import shown
+from vfiomig.conformance.vfio_user.bars import enable_bars, read_bar, write_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from vfiomig.client.device import DeviceHandle
 
 _LARGEST: Final = 1 << 20  # bytes of a file
+_WORK_LIMIT: Final = 2.0  # seconds of one ``work``, far below a worker's patience
 _SHIFT: Final = 40  # of a region's index in the offsets of a handle
 _WIDTHS: Final = (1, 2, 4, 8)
 _PLACE: Final = re.compile(r"(.*) - at `\$\.?(.*)`")
@@ -58,6 +62,14 @@ class StateBytes(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             message = f"size {self.size} is not a multiple of width {self.width}"
             raise ValueError(message)
 
+    def read(self, device: DeviceHandle) -> bytes:
+        """Return them all."""
+        enable_bars(device)
+        return b"".join(
+            read_bar(device, self.bar, self.offset + at, self.width)
+            for at in range(0, self.size, self.width)
+        )
+
 
 class WorkWrite(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A write of a unit of work; its value grows by ``step`` from unit to unit."""
@@ -75,6 +87,12 @@ class WorkWrite(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             message = f"value {self.value:#x} does not fit into {self.width} bytes"
             raise ValueError(message)
 
+    def perform(self, device: DeviceHandle, unit: int) -> None:
+        """Write what stands for a unit of work, counted from 0."""
+        value = self.value + unit * self.step & (1 << 8 * self.width) - 1
+        data = value.to_bytes(self.width, "little")
+        write_bar(device, self.bar, self.offset, data)
+
 
 class BlackBox(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What a bench may do to a device of which only the BARs are known."""
@@ -86,25 +104,29 @@ class BlackBox(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """Return the ``snapshot`` of a device."""
 
         def snapshot() -> bytes:
-            return b"".join(
-                device.pread(each.width, (each.bar << _SHIFT) + each.offset + at)
-                for each in self.state
-                for at in range(0, each.size, each.width)
-            )
+            return b"".join(each.read(device) for each in self.state)
 
         return snapshot
 
     def worker(self, device: DeviceHandle) -> Callable[[int], None]:
-        """Return the ``work`` of a device."""
+        """Return the ``work`` of a device.
+
+        A unit is a message or more: a server that has not taken all of them after
+        `_WORK_LIMIT` has worked enough, or it would be said to hang.
+        """
         done = 0
 
         def work(amount: int) -> None:
             nonlocal done
+            end = time.monotonic() + _WORK_LIMIT
+            enable_bars(device)
             for _ in range(amount):
+                if time.monotonic() > end:
+                    break
                 for each in self.work:
-                    value = each.value + done * each.step & (1 << 8 * each.width) - 1
-                    data = value.to_bytes(each.width, "little")
-                    device.pwrite(data, (each.bar << _SHIFT) + each.offset)
+                    # A device that is stopped may refuse it: to a guest that is lost.
+                    with contextlib.suppress(OSError):
+                        each.perform(device, done)
                 done += 1
 
         return work

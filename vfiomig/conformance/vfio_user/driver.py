@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vfiomig.client.region import find_migration_region
 from vfiomig.conformance.target_errors import TargetStartError
+from vfiomig.conformance.vfio_user.rehearsal import rehearse
 from vfiomig.protocol.errors import DriverLostError, VendorDriverError
 from vfiomig.protocol.region import MigrationRegion
 from vfiomig.uapi.ioctl import VFIO_DEVICE_RESET
@@ -84,6 +85,14 @@ def new_driver(
     Raises:
         TargetStartError: there is no server, it refuses, or has no such region.
     """
+    if black_box is not None and black_box not in servers.rehearsed:
+        _rehearse(servers, limit, black_box)
+        servers.rehearsed.append(black_box)
+    device, region = _found(servers, limit)
+    return VfioUserDriver(servers, device, region, black_box)
+
+
+def _found(servers: Servers, limit: float) -> tuple[VfioUserDevice, FoundRegion]:
     device = servers.connect(limit)
     try:
         region = find_migration_region(device, first=servers.index)
@@ -93,4 +102,17 @@ def new_driver(
             raise
         raise TargetStartError(f"{servers.name}: {error}") from error
     servers.index = region.index
-    return VfioUserDriver(servers, device, region, black_box)
+    return device, region
+
+
+def _rehearse(servers: Servers, limit: float, black_box: BlackBox) -> None:
+    """Try a bench file, in a session of its own."""
+    device, region = _found(servers, limit)
+    try:
+        rehearse(black_box, device, region.offset)
+    except TargetStartError as error:
+        raise TargetStartError(f"{servers.name}: {error}") from error
+    except DriverLostError:
+        return  # of what killed it the rules tell
+    finally:
+        servers.let_go(device)

@@ -4,48 +4,52 @@ Rule 1: a server has one client at a time.  Of one that is not ours there is one
 at a time; those that are ours are as many as devices are open at once.
 
 Rule 2: a server of ours has a folder and a socket of its own, and ends with the process
-that started it, whatever it is doing.  It goes on from one client to the next; after a
-death, and before a finding is confirmed, all are ended and others are started.
+that started it, whatever it is doing; one in the background, with `StartedServers`.  It
+goes on from one client to the next; after a death, and before a finding is confirmed,
+all are ended and others are started.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import shutil
-import signal
-import subprocess
 import tempfile
 import time
+import weakref
+from ctypes import sizeof
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from vfiomig.client.vfio_user import BusyError, ConnectError, connect
-from vfiomig.conformance.parent import die_with
 from vfiomig.conformance.target_errors import TargetStartError
+from vfiomig.conformance.vfio_user.listeners import end_holders
+from vfiomig.conformance.vfio_user.neighbours import share, share_if_faster
+from vfiomig.conformance.vfio_user.server_process import SOCKET, Server
+from vfiomig.protocol.errors import DriverLostError
+from vfiomig.uapi.ioctl import VFIO_DEVICE_GET_INFO
+from vfiomig.uapi.vfio import vfio_device_info
 
 if TYPE_CHECKING:
     from vfiomig.client.vfio_user import VfioUserDevice
-
-SOCKET: Final = "{socket}"  # in a command: where the server shall listen
-FOLDER: Final = "{folder}"  # ... and a folder of its own
+    from vfiomig.conformance.vfio_user.bench_file import BlackBox
 
 # Source, destination, and a fresh device beside them.
 _AT_ONCE: Final = 3
-_START_LIMIT: Final = 20.0  # seconds until a server listens
 _GLANCE: Final = 0.005
 _ENDING: Final = 0.5  # seconds from a closed socket to the end of a process
 _PRINTED_LIMIT: Final = 4000
+_ASK_LIMIT: Final = 1.0  # seconds, where nothing depends on the answer
 
 
 class Servers(Protocol):
     """Where sessions with a vfio-user device come from.
 
     ``index`` is where the migration region was last time: it is looked for there first.
+    ``rehearsed`` are the bench files that were tried on one of them.
     """
 
     index: int | None
+    rehearsed: list[BlackBox]
 
     @property
     def name(self) -> str:
@@ -90,6 +94,7 @@ class OneServer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.index: int | None = None
+        self.rehearsed: list[BlackBox] = []
         self.name = str(path)
 
     def make_ready(self) -> None:
@@ -130,24 +135,39 @@ class StartedServers:
     def __init__(self, command: str) -> None:
         self.name = command
         self.index: int | None = None
+        self.rehearsed: list[BlackBox] = []
         self._words = shlex.split(command)
         if not any(SOCKET in word for word in self._words):
             message = f"the command has no {SOCKET}, where the server shall listen"
             raise ValueError(message)
         # Made here: children of this process end without tidying up.
         self._folder = tempfile.TemporaryDirectory(prefix="vfiomig-")
-        self._servers: list[_Server] = []
+        weakref.finalize(self, _end_all_in, Path(self._folder.name), os.getpid())
+        self._servers: list[Server] = []
         self._number = 0
+        self._crash = ""  # how one ended that had no client any more
+        self._is_crash_told = False
+        self._is_sharing: bool | None = None  # a processor, with them; not known yet
 
     def make_ready(self) -> None:
-        """Start as many as there are devices at once, all of them at the same time."""
+        """Start as many as there are devices at once, all of them at the same time.
+
+        This process may be left with one processor, which it shares with them.
+        """
         self._forget_the_dead()
+        if self._is_sharing:
+            share(())  # and so do those that it starts
         new = [self._start() for _ in range(_AT_ONCE - len(self._servers))]
         for server in new:
             server.await_socket()
+        if self._is_sharing is None:
+            self._is_sharing = self._is_faster_shared()
 
     def renew(self) -> None:
         """End all."""
+        self._forget_the_dead()
+        # Once is enough: others that crash are replaced as those that end.
+        self._is_crash_told = self._is_crash_told or bool(self._crash)
         while self._servers:
             self._servers.pop().end()
 
@@ -171,12 +191,27 @@ class StartedServers:
         return "\n".join(text for text in texts if text)[-_PRINTED_LIMIT:]
 
     def connect(self, limit: float) -> VfioUserDevice:
-        """Begin a session with one that has no client; start another if need be."""
+        """Begin a session with one that has no client; start another if need be.
+
+        Raises:
+            TargetStartError: it does not start, or refuses.
+            DriverLostError: one was killed by a signal after its client had left.
+        """
         self._forget_the_dead()
+        if self._crash and not self._is_crash_told:
+            self._is_crash_told = True
+            how = f"{self._crash} after its client had left"
+            raise DriverLostError("close", self.name, how)
         for server in self._servers:
             if server.device is None and not server.is_unusable:
-                with contextlib.suppress(ConnectError):
+                was_new = server.is_new
+                try:
                     return server.connect(limit)
+                except BusyError as error:
+                    if was_new:  # so is the next one
+                        raise TargetStartError(str(error)) from error
+                except ConnectError:
+                    pass
                 server.is_unusable = True
         server = self._start()
         server.await_socket()
@@ -192,127 +227,38 @@ class StartedServers:
             if server.device is device:
                 server.device = None
 
-    def _start(self) -> _Server:
+    def _is_faster_shared(self) -> bool:
+        pids = [server.pid for server in self._servers]
+        argument = bytes(vfio_device_info(argsz=sizeof(vfio_device_info)))
+        try:
+            device = self._servers[0].connect(_ASK_LIMIT)
+            try:
+                return share_if_faster(
+                    pids,
+                    lambda: device.ioctl(VFIO_DEVICE_GET_INFO(), bytearray(argument)),
+                )
+            finally:
+                self.let_go(device)
+        except (ConnectError, OSError, DriverLostError):
+            return False  # what is wrong with it is told where it is needed
+
+    def _start(self) -> Server:
         self._number += 1
         name = f"{os.getpid()}-{self._number}"
-        server = _Server(self._words, Path(self._folder.name) / name)
+        server = Server(self._words, Path(self._folder.name) / name)
         self._servers.append(server)
         return server
 
     def _forget_the_dead(self) -> None:
-        self._servers = [each for each in self._servers if each.is_alive()]
-
-
-class _Server:
-    """One server: its process, its folder, and the session that it has."""
-
-    def __init__(self, words: list[str], folder: Path) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self._socket = folder / "s"
-        self._printed = folder / "printed"
-        names = {SOCKET: str(self._socket), FOLDER: str(folder)}
-        command = [_replaced(word, names) for word in words]
-        self._name = shlex.join(words)
-        parent = os.getpid()
-        try:
-            with self._printed.open("wb") as printed:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=printed,
-                    stderr=printed,
-                    start_new_session=True,
-                    preexec_fn=lambda: die_with(parent),
-                )
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise TargetStartError(f"{self._name}: {command[0]}: {why}") from error
-        self._owner = parent
-        self.device: VfioUserDevice | None = None
-        self.is_unusable = False  # whatever is wrong with it, it had clients before
-
-    def await_socket(self) -> None:
-        """Wait until it listens.
-
-        Raises:
-            TargetStartError: it has ended, or takes too long.
-        """
-        deadline = time.monotonic() + _START_LIMIT
-        while not self._socket.exists():
-            if not self.is_alive():
-                how = f"{self.how_it_ended()} before it listened"
-                raise TargetStartError(f"{self._name}: {how}{self._last()}")
-            if time.monotonic() > deadline:
-                late = f"it made no socket within {_START_LIMIT:g} seconds"
-                raise TargetStartError(f"{self._name}: {late}{self._last()}")
-            time.sleep(_GLANCE)
-
-    def connect(self, limit: float) -> VfioUserDevice:
-        """Begin a session; raises ConnectError."""
-        deadline = time.monotonic() + limit
-        while True:
-            try:
-                self.device = connect(
-                    self._socket,
-                    limit=limit,
-                    name=self._name,
-                    post_mortem=self._post_mortem,
-                )
-            except BusyError:
-                raise
-            except ConnectError:
-                # A socket is bound before anybody listens at it.
-                if not self.is_alive() or time.monotonic() > deadline:
-                    raise
-                time.sleep(_GLANCE)
+        dead = [each for each in self._servers if not each.is_alive()]
+        for server in dead:
+            self._servers.remove(server)
+            if server.has_crashed():
+                self._crash = server.how_it_ended()
             else:
-                return self.device
-
-    def is_alive(self) -> bool:
-        if os.getpid() != self._owner:  # it is the child of who forked us
-            return _lives(self._process.pid)
-        return self._process.poll() is None
-
-    def how_it_ended(self) -> str:
-        """Say it; nothing if it has not, or is not our child."""
-        if os.getpid() != self._owner or (status := self._process.poll()) is None:
-            return ""
-        if status < 0:
-            with contextlib.suppress(ValueError):
-                return f"the server was killed by {signal.Signals(-status).name}"
-        return f"the server ended with status {status}"
-
-    def end(self) -> None:
-        """End it, and all that it has started; what it printed is forgotten."""
-        if os.getpid() == self._owner:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _post_mortem(self) -> str:
-        if os.getpid() == self._owner:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_ENDING)
-        return self.how_it_ended()
-
-    def _last(self) -> str:
-        lines = self._printed.read_bytes().decode("utf-8", "replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return f": {said[-1][:300]}" if said else ""
+                server.end()
 
 
-def _replaced(word: str, names: dict[str, str]) -> str:
-    for name, value in names.items():
-        word = word.replace(name, value)
-    return word
-
-
-def _lives(pid: int) -> bool:
-    """Tell whether a process lives that is not our child."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")
+def _end_all_in(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        end_holders(folder)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from vfiomig.conformance.target_errors import TargetError
 from vfiomig.conformance.vfio_user.bench_file import read_black_box
 from vfiomig.conformance.vfio_user.driver import new_driver
-from vfiomig.conformance.vfio_user.servers import SOCKET, OneServer, StartedServers
+from vfiomig.conformance.vfio_user.server_process import SOCKET
+from vfiomig.conformance.vfio_user.servers import OneServer, StartedServers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -365,6 +365,10 @@ GARBAGE: tuple[tuple[str, Callable[[Message], bytes]], ...] = (
     ("a message of type 2", lambda read: header(read, flags=2)),
     ("a message of 825110831 bytes", lambda _: b"HTTP/1.1TTTTT   no such device"),
     (
+        "is marked as a command",
+        lambda read: header(read, flags=0) + read.payload + bytes(8),
+    ),
+    (
         "a reply to message 77, not to",
         lambda read: header(read, msg_id=77) + read.payload + bytes(8),
     ),

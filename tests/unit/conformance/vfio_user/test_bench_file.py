@@ -34,19 +34,34 @@ step = 1
 """
 
 
+COMMAND = (7 << 40) + 4  # VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND
+
+
 class Bars:
-    """A handle that notes what is done to it, and reads as the place that is read."""
+    """A handle that notes what is done to it, and reads as the place that is read.
+
+    Its command register is one that works.
+    """
 
     def __init__(self) -> None:
         self.reads: list[tuple[int, int]] = []
         self.writes: list[tuple[int, bytes]] = []
+        self.command = b"\0\4"  # PCI_COMMAND_INTX_DISABLE
+        self.refuses = False
 
     def pread(self, size: int, offset: int) -> bytes:
+        if offset == COMMAND:
+            return self.command[:size]
         self.reads.append((offset, size))
         return bytes([offset & 0xFF] * size)
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+        if offset == COMMAND:
+            self.command = bytes(data)
+            return len(data)
         self.writes.append((offset, bytes(data)))
+        if self.refuses:
+            raise OSError(5, "it is stopped")
         return len(data)
 
     def mmap(self, length: int, offset: int) -> mmap.mmap:
@@ -81,6 +96,31 @@ def test_each_unit_of_work_writes_the_next_value(tmp_path: Path) -> None:
     place = (2 << 40) + 4
     values = [b"\xfe\xff", b"\xff\xff", b"\0\0"]
     assert bars.writes == [(place, value) for value in values]
+
+
+def test_a_slow_server_has_worked_enough_before_it_seems_to_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = Bars()
+    monkeypatch.setattr("time.monotonic", lambda: 0.25 * len(bars.writes))
+    work = read_black_box(written(tmp_path, WHOLE)).worker(bars)
+    work(70_000)
+    assert 2.0 <= 0.25 * len(bars.writes) <= 3.0
+
+
+def test_bars_are_enabled_first_and_other_bits_stay(tmp_path: Path) -> None:
+    black_box = read_black_box(written(tmp_path, WHOLE))
+    for use in (black_box.observer, lambda bars: lambda: black_box.worker(bars)(1)):
+        bars = Bars()
+        use(bars)()
+        assert bars.command == b"\3\4"  # PCI_COMMAND_IO and PCI_COMMAND_MEMORY
+
+
+def test_work_that_a_device_refuses_is_lost_as_a_guests_is(tmp_path: Path) -> None:
+    bars = Bars()
+    bars.refuses = True
+    read_black_box(written(tmp_path, WHOLE)).worker(bars)(2)
+    assert len(bars.writes) == 2
 
 
 def test_an_empty_file_is_a_bench_that_can_do_nothing(tmp_path: Path) -> None:

@@ -75,6 +75,6 @@ def require_found_over_a_socket(exhibit: Exhibit) -> None:
 
 # All of them take minutes: tests/soak/test_museum.py.
 @pytest.mark.slow
-@pytest.mark.parametrize("exhibit", DRIVERS[::4], ids=lambda it: it.name)
+@pytest.mark.parametrize("exhibit", DRIVERS[::8], ids=lambda it: it.name)
 def test_a_mutant_is_found_by_the_same_rules_over_a_socket(exhibit: Exhibit) -> None:
     require_found_over_a_socket(exhibit)

@@ -70,6 +70,11 @@ class Hangs(Reference):
         return super().read(offset, size)
 
 
+class CrashesWhenLeft(Reference):
+    def close(self):
+        os.kill(os.getpid(), 11)
+
+
 class ForgetsToStop(Reference):
     def write(self, offset, data):
         if offset == 0 and data[0] & 7 == 5:
@@ -147,6 +152,14 @@ def test_a_driver_that_dies_in_its_server_is_found_in_its_source(drivers: Path) 
     assert "ZeroDivisionError: no chunk" in death.printed
     line = DRIVERS.split("\n").index('            raise ZeroDivisionError("no chunk")')
     assert f"drivers.py:{line + 1}" in death.printed
+
+
+def test_a_server_that_crashes_behind_its_client_died_once(drivers: Path) -> None:
+    reports = done(served(f"{drivers}:CrashesWhenLeft"), Scripted(0, 12))
+    (death,) = [each for each in reports if isinstance(each, WorkerDied)]
+    assert death.access == "close"
+    assert "killed by SIGSEGV after its client had left" in death.how
+    assert sum(isinstance(each, Held) for each in reports) >= 10
 
 
 def test_a_server_that_hangs_died_of_the_access(drivers: Path) -> None:

@@ -150,6 +150,61 @@ def test_a_server_that_hangs_up_refuses_and_renewed_servers_are_gone(
     assert list(folder.iterdir()) == []
 
 
+BACKGROUND = """
+import os, sys
+if os.fork():
+    os._exit(0)
+if sys.argv[2] == "away":
+    os.setsid()
+"""
+
+
+@pytest.mark.parametrize("where", ["near", "away"])
+def test_a_server_that_goes_to_the_background_is_alive_and_ends_with_the_others(
+    tmp_path: Path, where: str
+) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(BACKGROUND + LISTENS)
+    target = load_target(f"vfio-user:{sys.executable} {script} {{socket}} {where}")
+    assert target.servers is not None
+    target.servers.make_ready()
+    folder = Path(target.servers._folder.name)  # type: ignore[attr-defined]
+    target.servers.make_ready()  # there are enough
+    (first, *others) = folder.glob("*/s")
+    assert len(others) == 2
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(first))
+        target.servers.renew()
+        assert client.recv(1) == b""
+    assert list(folder.iterdir()) == []
+
+
+SILENT = """
+import os, signal, socket, sys
+open(sys.argv[1] + ".seen", "w").close()
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1] + ".new")
+s.listen()
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+signal.pause()
+"""
+
+
+def test_where_a_new_server_is_silent_no_other_one_is_tried(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(SILENT)
+    command = f"{sys.executable} {script} {{socket}}"
+    target = load_target(f"vfio-user,limit=0.2:{command}")
+    assert target.servers is not None
+    target.servers.make_ready()
+    with pytest.raises(TargetStartError, match=r"not answer within 0\.2 s at VERSION"):
+        target.make_driver()
+    folder = Path(target.servers._folder.name)  # type: ignore[attr-defined]
+    assert len(list(folder.glob("*/*.seen"))) == 3
+    target.servers.renew()
+
+
 def test_a_target_that_is_named_twice_has_the_same_servers() -> None:
     text = python("pass")
     assert load_target(text).servers is load_target(text).servers
