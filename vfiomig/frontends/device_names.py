@@ -6,6 +6,8 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.conformance.vfio_user.target import is_vfio_user, place_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -25,6 +27,10 @@ def derived_names(targets: Iterable[str], *, taken: Iterable[str]) -> Iterator[s
 
 
 def _short_name(target: str) -> str:
-    """Return what a target ends in, options apart: ``my/drivers.py:Gpu`` is Gpu."""
-    last = re.split(r"[/:]", target.partition(",")[0])[-1]
+    """Return what a target ends in, options apart: ``my/drivers.py:Gpu`` is Gpu.
+
+    Of servers that a command starts it is the program.
+    """
+    place = place_of(target) if is_vfio_user(target) else target.partition(",")[0]
+    last = re.split(r"[/:]", place)[-1]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-") or "device"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import xxhash
 
 from vfiomig.client.region import find_migration_region
+from vfiomig.conformance.target_errors import TargetStartError
 from vfiomig.host.device_fd import DeviceFd
 from vfiomig.protocol.bench import bench_of
 from vfiomig.protocol.errors import DriverDiedError
@@ -285,5 +286,7 @@ def opened(
         return DeviceUnderTest(name, make_driver(), note, begin)
     except DriverDiedError:
         raise
+    except TargetStartError as error:  # one line that begins with the place
+        raise DriverDiedError("its start", "", str(error)) from error
     except Exception as error:
         raise DriverDiedError.of(make_driver, "its start", error) from error

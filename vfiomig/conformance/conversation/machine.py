@@ -7,12 +7,10 @@ is performed, and whoever holds the conversation looks at its rulings.
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
-from hypothesis.internal.conjecture import providers
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     rule,
@@ -21,9 +19,10 @@ from hypothesis.stateful import (
 
 from vfiomig.conformance.conversation.damage import DAMAGES, REARRANGEMENTS
 from vfiomig.conformance.conversation.steps import Argument, Step, step
+from vfiomig.conformance.seed_alone import of_the_seed_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Hold = Callable[[], "Holder"]
 
@@ -200,30 +199,8 @@ class ConversationMachine(RuleBasedStateMachine):
 
 def converse(hold: Hold, *, conversations: int, seed_number: int) -> None:
     """Hold so many conversations; the same seed holds the same."""
-    with _of_the_seed_alone():
+    with of_the_seed_alone():
         _converse(hold, conversations, seed_number)
-
-
-@contextlib.contextmanager
-def _of_the_seed_alone() -> Iterator[None]:
-    """Keep Hypothesis from numbers that it reads in whatever modules are imported.
-
-    It likes to try constants of the user's code, and there is no setting for it: what
-    a process has imported would decide which conversations a seed has.
-    """
-    constants = getattr(providers, "Constants", None)
-    if constants is None:  # an older one, which does not
-        yield
-        return
-    before = providers._get_local_constants
-    nothing = constants()
-    providers.CONSTANTS_CACHE.cache.clear()
-    providers._get_local_constants = lambda: nothing
-    try:
-        yield
-    finally:
-        providers._get_local_constants = before
-        providers.CONSTANTS_CACHE.cache.clear()
 
 
 def settings_for(conversations: int) -> settings:

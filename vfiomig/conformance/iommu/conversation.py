@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from vfiomig.conformance.iommu.bench import PAGE, Bench, Breach
+from vfiomig.conformance.seed_alone import of_the_seed_alone
 
 if TYPE_CHECKING:
     from vfiomig.conformance.iommu.bench import Buffer, MakeBench
@@ -131,11 +132,12 @@ def first_lost_page(make: MakeBench) -> Breach | None:
         suppress_health_check=list(HealthCheck),
     )
     try:
-        base, steps = find(
-            st.tuples(_bases, _steps),
-            lambda both: lost_in(make, *both) is not None,
-            settings=run,
-        )
+        with of_the_seed_alone():
+            base, steps = find(
+                st.tuples(_bases, _steps),
+                lambda both: lost_in(make, *both) is not None,
+                settings=run,
+            )
     except NoSuchExample:
         return None
     return lost_in(make, base, steps)

@@ -45,6 +45,12 @@ def is_vfio_user(text: str) -> bool:
     return text.partition(":")[0].partition(",")[0] == PREFIX and ":" in text
 
 
+def place_of(text: str) -> str:
+    """Return the socket that a target of this kind names, or the program to start."""
+    rest = text.partition(":")[2].strip()
+    return rest.split()[0] if SOCKET in rest else rest
+
+
 def with_server(text: str, *, server: str | None, bench: Path | None) -> str:
     """Return a target of this kind with a command and a bench file put into it.
 
@@ -80,7 +86,7 @@ def vfio_user_target(text: str, folder: Path) -> VfioUserTarget:
     except ValueError as error:
         _refuse(text, str(error))
     return VfioUserTarget(
-        name=Path(rest.split()[0]).name if SOCKET in rest else Path(rest).name,
+        name=Path(place_of(text)).name,
         servers=servers,
         make_driver=functools.partial(new_driver, servers, limit, black_box),
     )

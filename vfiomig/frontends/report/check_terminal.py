@@ -37,7 +37,13 @@ _LABELS: Final = ("Let:", "Then:", "Expected:", "Actual:", "Where:", "Reproduce 
 
 
 def print_check(report: CheckReport, console: Console) -> None:
-    """Print findings, deaths, the counts, and the verdict last."""
+    """Print findings, deaths, the counts, and the verdict last.
+
+    Over a socket, how many rules cannot be judged stands in front of all.
+    """
+    if report.is_over_a_socket:
+        unseen = _rules(len(report.unseen))
+        _line(console, f"over a socket {unseen} cannot be judged")
     for result in report.results:
         if result.finding is None or result.verdict is Verdict.WAIVED:
             continue
@@ -94,8 +100,6 @@ def verdict_line(report: CheckReport) -> str:
 def _summary(report: CheckReport) -> Iterator[str]:
     outcome = report.outcome
     counts = Counter(result.verdict for result in report.results)
-    if report.is_over_a_socket:
-        yield f"over a socket {_rules(len(report.unseen))} cannot be judged"
     yield ", ".join(f"{counts[each]} {each.value}" for each in Verdict if counts[each])
     yield (
         f"seed {report.seed}, effort {report.effort}: "

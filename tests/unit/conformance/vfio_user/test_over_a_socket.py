@@ -209,6 +209,20 @@ def test_each_side_of_a_migration_may_be_another_kind_of_target(tmp_path: Path) 
         assert "completed" in ended.stdout
 
 
+def test_how_many_rules_cannot_be_judged_is_the_first_line(
+    drivers: Path, tmp_path: Path
+) -> None:
+    serve = f"{SERVE} {drivers}:ForgetsToStop --socket {{socket}}"
+    words = ("--server", serve, "--effort", "quick", "--rule", "v1/device-state")
+    ended = vfiomig("check", "vfio-user:", *words, cwd=tmp_path)
+    assert ended.returncode == 1, ended.stderr
+    first, *rest = ended.stdout.splitlines()
+    # Those of README that are about device_state.
+    assert first == "over a socket 6 rules cannot be judged"
+    assert any("invalid-values-refused" in line for line in rest)
+    assert f"--server {shlex.quote(serve)}" in ended.stdout or serve in ended.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
