@@ -12,6 +12,7 @@ does our client (`vfiomig.client.conduct`).  Any difference is a bug of our clie
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import subprocess
 from pathlib import Path
@@ -223,6 +224,17 @@ def test_a_source_that_fails(folder: Path, step: str, section: str) -> None:
 
 @pytest.mark.parametrize("step", ["load-setup", "load"])
 def test_a_destination_that_fails(folder: Path, step: str) -> None:
+    """When the source notices is by chance, and its trace does not name the place.
+
+    Between two handlers that does not matter; within its last one, which was seen once
+    in some fifty runs, our client cannot know where to stop, and it is tried again.
+    """
+    assert any(_fails(folder / str(number), step) for number in range(5))
+
+
+def _fails(folder: Path, step: str) -> bool:
+    """Compare both sides; False where the source was cut within its last handler."""
+    folder.mkdir()
     target, fault = "reference", FAIL_STEPS[step]
     link = f"unix:{folder}/link"
     arguments = ("-incoming", link)
@@ -236,8 +248,22 @@ def test_a_destination_that_fails(folder: Path, step: str) -> None:
         assert source.migrated(link) == "failed"
         assert destination.gone().status == 1
         source.until("running")
+        source.end()
+        if _is_cut(source.records):
+            return False
         buffers = compare(folder, source, (target,))
         compare(folder, destination, (target,), to_load=buffers, fault=fault)
+        return True
+
+
+def _is_cut(records: list[Record]) -> bool:
+    """Tell whether a device ran on from STOP_AND_COPY, and was not stopped before."""
+    written = [
+        each.value
+        for each in records
+        if isinstance(each, Access) and (each.access, each.offset) == ("write", 0)
+    ]
+    return ("0x2", "0x1") in itertools.pairwise(written)
 
 
 # Where QEMU 7.2 dies in a handler, the trace does not name it any more.
