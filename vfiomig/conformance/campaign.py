@@ -66,9 +66,7 @@ class Plan:
     accesses: int
     data: int
 
-    def bench(
-        self, make_driver: Callable[[], TrappedDriver], *, is_alone: bool = False
-    ) -> Bench:
+    def bench(self, make_driver: Callable[[], TrappedDriver]) -> Bench:
         """Return what to hold conversations with."""
         chosen = set(self.rules)
         own = driver_rules(r for r in load_catalogue() if r.id in chosen)
@@ -78,7 +76,6 @@ class Plan:
             rule_ids=ids_by_origin(own),
             bytes_left=self.data,
             accesses_left=self.accesses,
-            is_alone=is_alone,
         )
 
 
@@ -118,6 +115,8 @@ class Campaign:
     ) -> None:
         self._bench = bench
         self._servers = servers
+        if servers is not None:
+            self._bench = dataclasses.replace(bench, is_alone=servers.is_alone)
         self._patience = patience  # seconds that one access may take
         self._deaths: Counter[str] = Counter(deaths)
 
@@ -209,8 +208,7 @@ def in_turn(
     servers: Servers | None = None,
 ) -> Iterator[Done]:
     """Do jobs here, one after the other."""
-    bench = plan.bench(make_driver, is_alone=servers is not None and servers.is_alone)
-    campaign = Campaign(bench, servers=servers)
+    campaign = Campaign(plan.bench(make_driver), servers=servers)
     for number, job in enumerate(jobs):
         for report in campaign.do(job):
             yield number, report
@@ -263,7 +261,5 @@ def _do_elsewhere(
     target: str, plan: Plan, job: Job, deaths: dict[str, int]
 ) -> list[Report | WorkerDied]:
     found = load_target(target)
-    servers = found.servers
-    is_alone = servers is not None and servers.is_alone
-    bench = plan.bench(found.make_driver, is_alone=is_alone)
-    return list(Campaign(bench, deaths=deaths, servers=servers).do(job))
+    bench = plan.bench(found.make_driver)
+    return list(Campaign(bench, deaths=deaths, servers=found.servers).do(job))

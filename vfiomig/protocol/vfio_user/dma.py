@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from vfiomig.protocol.vfio_user.messages import (
-    refuse,
+    fields_of,
     require_at_least,
     require_exactly,
 )
@@ -74,9 +74,7 @@ class DmaMap:
     def decode(cls, payload: bytes) -> Self:
         """Read the payload."""
         require_exactly(payload, _MAP_SIZE, "DMA map")
-        argsz, flags, offset, address, size = _MAP.unpack(payload)
-        if argsz < _MAP_SIZE:
-            refuse(f"DMA map: argsz {argsz}, less than {_MAP_SIZE}")
+        argsz, flags, offset, address, size = fields_of(_MAP, payload, "DMA map")
         return cls(flags, offset, address, size, argsz)
 
 
@@ -101,10 +99,7 @@ class DmaUnmap:
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Read the payload of a command, or of a reply."""
-        require_at_least(payload, _UNMAP_SIZE, "DMA unmap")
-        argsz, flags, address, size = _UNMAP.unpack_from(payload)
-        if argsz < _UNMAP_SIZE:
-            refuse(f"DMA unmap: argsz {argsz}, less than {_UNMAP_SIZE}")
+        argsz, flags, address, size = fields_of(_UNMAP, payload, "DMA unmap")
         bitmap, bits = None, b""
         if flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP:
             end = _UNMAP_SIZE + _BITMAP_SIZE
@@ -141,10 +136,7 @@ class DirtyPages:
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Read the payload of a command, or of a reply."""
-        require_at_least(payload, _DIRTY_SIZE, "dirty pages")
-        argsz, flags = _DIRTY.unpack_from(payload)
-        if argsz < _DIRTY_SIZE:
-            refuse(f"dirty pages: argsz {argsz}, less than {_DIRTY_SIZE}")
+        argsz, flags = fields_of(_DIRTY, payload, "dirty pages")
         if not flags & VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP:
             require_exactly(payload, _DIRTY_SIZE, "dirty pages")
             return cls(flags, argsz=argsz)

@@ -54,10 +54,7 @@ class DeviceInfo:
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Read the payload; more than is known of it is left alone."""
-        require_at_least(payload, DEVICE_INFO_SIZE, "device info")
-        info = cls(*_FOUR.unpack_from(payload))
-        _require_argsz(info.argsz, DEVICE_INFO_SIZE, "device info")
-        return info
+        return cls(*fields_of(_FOUR, payload, "device info"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +83,10 @@ class RegionInfo:
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Read the payload."""
-        require_at_least(payload, REGION_INFO_SIZE, "region info")
-        argsz, flags, index, chain, size, offset = _REGION_INFO.unpack_from(payload)
+        fields = fields_of(_REGION_INFO, payload, "region info")
+        argsz, flags, index, chain, size, offset = fields
         rest = bytes(payload[REGION_INFO_SIZE:])
-        info = cls(argsz, flags, index, chain, size, offset, rest)
-        _require_argsz(info.argsz, REGION_INFO_SIZE, "region info")
-        return info
+        return cls(argsz, flags, index, chain, size, offset, rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +107,8 @@ class RegionIoFds:
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Read the payload."""
-        require_at_least(payload, REGION_IO_FDS_SIZE, "region I/O fds")
-        argsz, flags, index, count = _FOUR.unpack_from(payload)
-        info = cls(argsz, flags, index, count, bytes(payload[REGION_IO_FDS_SIZE:]))
-        _require_argsz(info.argsz, REGION_IO_FDS_SIZE, "region I/O fds")
-        return info
+        argsz, flags, index, count = fields_of(_FOUR, payload, "region I/O fds")
+        return cls(argsz, flags, index, count, bytes(payload[REGION_IO_FDS_SIZE:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +127,7 @@ class IrqInfo:
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Read the payload."""
-        require_at_least(payload, IRQ_INFO_SIZE, "interrupt info")
-        info = cls(*_FOUR.unpack_from(payload))
-        _require_argsz(info.argsz, IRQ_INFO_SIZE, "interrupt info")
-        return info
+        return cls(*fields_of(_FOUR, payload, "interrupt info"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +149,10 @@ class SetIrqs:
     @classmethod
     def decode(cls, payload: bytes) -> Self:
         """Read the payload."""
-        require_at_least(payload, _IRQ_SET_SIZE, "set of interrupts")
-        argsz, flags, index, start, count = _IRQ_SET.unpack_from(payload)
+        fields = fields_of(_IRQ_SET, payload, "set of interrupts")
+        argsz, flags, index, start, count = fields
         data = bytes(payload[_IRQ_SET_SIZE:])
-        irqs = cls(argsz, flags, index, start, count, data)
-        _require_argsz(irqs.argsz, _IRQ_SET_SIZE, "set of interrupts")
-        return irqs
+        return cls(argsz, flags, index, start, count, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +209,19 @@ def region_read_message(msg_id: int, offset: int, region: int, count: int) -> by
     )
 
 
+def fields_of(layout: struct.Struct, payload: bytes, what: str) -> tuple[int, ...]:
+    """Return the fields of a structure that a payload begins with, argsz the first.
+
+    Raises:
+        MessageError: EINVAL: it is shorter than the structure, or says so.
+    """
+    require_at_least(payload, layout.size, what)
+    fields: tuple[int, ...] = layout.unpack_from(payload)
+    if fields[0] < layout.size:
+        refuse(f"{what}: argsz {fields[0]}, less than {layout.size}")
+    return fields
+
+
 def require_nothing(payload: bytes, what: str) -> None:
     """Raise MessageError(EINVAL) for a payload where none belongs."""
     require_exactly(payload, 0, what)
@@ -242,8 +242,3 @@ def require_exactly(payload: bytes, size: int, what: str) -> None:
 def refuse(why: str) -> NoReturn:
     """Raise MessageError(EINVAL)."""
     raise MessageError(why, code=errno.EINVAL)
-
-
-def _require_argsz(argsz: int, size: int, what: str) -> None:
-    if argsz < size:
-        refuse(f"{what}: argsz {argsz}, less than {size}")
