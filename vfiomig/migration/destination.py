@@ -140,7 +140,7 @@ class Destination:
         if not self._waiting or section in self._open_sections:
             self._fail(f"section {section} belongs to no device of this machine")
         device = self._waiting.pop(0)
-        rest = framing.start_rest(device.name) + framing.section_foot(section)
+        rest = framing.start_rest(device.idstr) + framing.section_foot(section)
         yield from self._expect(rest, f"the START section of {device.name}")
         self._open_sections[section] = device
 

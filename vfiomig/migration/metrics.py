@@ -26,8 +26,9 @@ class Outcome(enum.Enum):
 class Round:
     """One round of pre-copy: until as much was sent as was pending when it began.
 
-    ``device_bytes`` are the buffers' bytes; ``pending_bytes`` is what the devices
-    said when it began, an estimate; ``polls`` counts how often each was asked.
+    ``device_bytes`` are the buffers' bytes, ``ram_bytes`` the pages', zero pages
+    included, without framing; ``pending_bytes`` is what was pending when it began, an
+    estimate; ``polls`` counts how often all were asked.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Round:
     pending_bytes: int
     ended_at: int = 0
     device_bytes: int = 0
+    ram_bytes: int = 0
     buffers: int = 0
     polls: int = 0
     # The last look found a buffer of 0 bytes, or none: it would go on for ever.

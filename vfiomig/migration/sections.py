@@ -25,7 +25,7 @@ class SectionWriter:
 
     def start(self, device: MigratingDevice) -> Send:
         """Return the whole START section of a device."""
-        return Send(framing.start_section(self._numbers[device.name], device.name))
+        return Send(framing.start_section(self._numbers[device.name], device.idstr))
 
     def part(self, device: MigratingDevice, buffer: Buffer | None) -> Send:
         """Return a whole PART section, with one buffer or the sign of none."""

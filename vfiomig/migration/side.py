@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from vfiomig.migration.metrics import Metrics, Outcome, StateChange
+from vfiomig.protocol.qemu_stream.framing import VFIO_SUFFIX
 
 if TYPE_CHECKING:
     from vfiomig.client.v1 import V1Client
@@ -13,13 +14,22 @@ if TYPE_CHECKING:
 
 
 class MigratingDevice(NamedTuple):
-    """A device that takes part: its name in the stream, and the client that drives it.
+    """A device that takes part: its name, and the client that drives it.
 
-    QEMU names it by its place on the bus; here it is any text of at most 250 bytes.
+    In the stream it is called by its place on the bus, ``path``, as QEMU does
+    (``0000:00:04.0``); without one by its name, any text of at most 250 bytes.
+    ``config`` is its PCI configuration space, if that moves as well.
     """
 
     name: str
     client: V1Client
+    path: str = ""
+    config: bytearray | None = None
+
+    @property
+    def idstr(self) -> str:
+        """What its sections are called."""
+        return (self.path or self.name) + VFIO_SUFFIX
 
 
 class Ending(NamedTuple):

@@ -219,7 +219,7 @@ def load_short_stream(device: OpenDevice, arrived: int) -> Ending:
     """Let a device load a stream that ends within its first buffer."""
     stream = (
         framing.STREAM_HEAD
-        + framing.start_section(1, "a")
+        + framing.start_section(1, "a/vfio")
         + framing.section_head(QEMU_VM_SECTION_PART, 1)
         + framing.data_head(len(SENT))
         + SENT[:arrived]
@@ -281,7 +281,7 @@ def test_commits_short_buffers_but_not_for_ever() -> None:
     # A length that a flipped bit made, and a driver that takes anything.
     stream = (
         framing.STREAM_HEAD
-        + framing.start_section(1, "a")
+        + framing.start_section(1, "a/vfio")
         + framing.section_head(QEMU_VM_SECTION_PART, 1)
         + framing.data_head(1 << 60)
     )
@@ -359,7 +359,7 @@ def test_resets_from_error_that_fail_leave_the_device_lost() -> None:
 def test_a_cut_link_gives_a_short_buffer_to_the_driver_as_well() -> None:
     areas = ((0x1000, 0x1000),)
     driver = ScriptedDriver(pending=[1], buffers=[(0x1000, 0x40)], size=0x2000)
-    head = 8 + len(framing.start_section(1, "a")) + 5 + 16
+    head = 8 + len(framing.start_section(1, "a/vfio")) + 5 + 16
     target = ScriptedDriver(size=0x2000, areas=areas)
     window = target.memory[0x1000:0x1040]
     with OpenDevice(driver) as source, OpenDevice(target) as device:

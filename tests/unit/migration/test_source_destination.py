@@ -17,7 +17,7 @@ from tests.unit.client.scripted_driver import (
     words,
 )
 from tests.unit.client.scripted_migration import LINK, migrate, opened
-from vfiomig.migration import source as source_module
+from vfiomig.migration import device_saving
 from vfiomig.migration.clock import VirtualClock
 from vfiomig.migration.convergence import Limits
 from vfiomig.migration.destination import Destination
@@ -79,7 +79,7 @@ def head(kind: int, number: int) -> bytes:
 
 
 def start(number: int, name: str = "a") -> bytes:
-    return framing.start_section(number, name)
+    return framing.start_section(number, f"{name}/vfio")
 
 
 def part(number: int, size: int = 0) -> bytes:
@@ -234,7 +234,7 @@ def test_empty_buffers_do_not_keep_pre_copy_going_for_ever() -> None:
 def test_a_device_without_an_end_fails_the_migration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(source_module, "_BUFFERS_LIMIT", 10)
+    monkeypatch.setattr(device_saving, "_BUFFERS_LIMIT", 10)
     with opened(pending=[0, *[1] * 1000]) as device:
         device.start_vm()
         ending, _ = migrate(device)

@@ -63,20 +63,20 @@ def section_foot(section_id: int) -> bytes:
     return SECTION_HEAD.pack(QEMU_VM_SECTION_FOOTER, section_id)
 
 
-def start_section(section_id: int, device: str) -> bytes:
+def start_section(section_id: int, idstr: str) -> bytes:
     """Return the whole START section of a VFIO device."""
     return b"".join(
         (
             SECTION_HEAD.pack(QEMU_VM_SECTION_START, section_id),
-            start_rest(device),
+            start_rest(idstr),
             section_foot(section_id),
         )
     )
 
 
-def start_rest(device: str) -> bytes:
+def start_rest(idstr: str) -> bytes:
     """Return what stands between head and footer of a START section."""
-    name = (device + VFIO_SUFFIX).encode()
+    name = idstr.encode()
     return b"".join(
         (
             bytes([len(name)]),
