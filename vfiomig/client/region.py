@@ -114,6 +114,16 @@ def _number_of_regions(handle: DeviceHandle) -> int:
     return min(number, _REGIONS_LIMIT)
 
 
+def region_info(handle: DeviceHandle, index: int) -> vfio_region_info:
+    """Ask for a region: VFIO_DEVICE_GET_REGION_INFO.
+
+    Raises:
+        OSError: the device has no such region.
+        VendorDriverError: the answer has no end.
+    """
+    return vfio_region_info.from_buffer_copy(_region_info(handle, index))
+
+
 def _region_info(handle: DeviceHandle, index: int) -> bytes:
     """Ask for a region, again while the answer needs more room than was given.
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
     from vfiomig.frontends.scenario import Scenario
-    from vfiomig.frontends.simulated_machine import Machine
+    from vfiomig.frontends.simulated_machine import SimulatedMachine
 
 
-def remarks_on_devices(machines: Iterable[Machine]) -> Iterator[str]:
+def remarks_on_devices(machines: Iterable[SimulatedMachine]) -> Iterator[str]:
     """Yield what clients did, or had to do without, and nobody failed of it."""
     for machine in machines:
         for device in machine.devices:

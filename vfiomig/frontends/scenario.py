@@ -15,11 +15,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from vfiomig.client.conduct import CONDUCTS
-from vfiomig.frontends.device_names import LONGEST_NAME, derived_names
+from vfiomig.frontends.device_names import derived_names
+from vfiomig.frontends.device_scenario import (
+    DEVICE,
+    DeviceSpec,
+    named_devices,
+    paths_of,
+)
+from vfiomig.frontends.machine_scenario import (
+    CAPABILITIES,
+    MACHINE,
+    PARAMETERS,
+    MachineSpec,
+    parameters_of,
+)
 from vfiomig.frontends.plain_text import plain, quoted
 from vfiomig.frontends.toml_file import read_toml
 from vfiomig.frontends.toml_values import (
@@ -36,6 +49,7 @@ from vfiomig.frontends.toml_values import (
     whole,
 )
 from vfiomig.migration.metrics import Outcome
+from vfiomig.migration.parameters import Parameters
 from vfiomig.protocol.errors import VfiomigError
 from vfiomig.vendor.faults import FAULT_SITES
 
@@ -49,22 +63,6 @@ class ScenarioError(VfiomigError):
 
 
 # -- what a scenario is ----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceSpec:
-    """A device of the machine: a TARGET, what to call it, and how busy it is.
-
-    At the destination it is another TARGET, if ``destination`` names one. ``work`` is
-    in units of guest traffic a second of virtual time while the guest runs. Relative
-    file paths in targets begin at ``folder``; at the current folder if it is ``None``.
-    """
-
-    name: str
-    target: str
-    work: int
-    folder: Path | None = None
-    destination: str | None = None
 
 
 class Flip(NamedTuple):
@@ -141,6 +139,8 @@ class Scenario:
     limits: Limits
     faults: tuple[Fault, ...]
     expected: Outcome
+    machine: MachineSpec | None = None
+    parameters: Parameters = field(default_factory=Parameters)
 
 
 # -- the keys --------------------------------------------------------------------------
@@ -170,22 +170,6 @@ def _make_fault(
     return Fault(party=party, device=device, on=on, code=errno, at=at, number=number)
 
 
-_TARGET: Final = text(r"(?s)(?=.*\S).{1,4096}", 'a target such as "serial"')
-_DEVICE: Final = Table(
-    written="[[device]]",
-    make=dict,
-    keys={
-        "target": Key(_TARGET, REQUIRED),
-        "destination": Key(_TARGET),
-        "name": Key(
-            text(
-                rf"[A-Za-z0-9._-]{{1,{LONGEST_NAME}}}",
-                f"1 to {LONGEST_NAME} letters, digits, dots, dashes or underscores",
-            )
-        ),
-        "work": Key(whole(0), 1_000),
-    },
-)
 _FLIP: Final = Table(
     written="flip = { byte = 1000, bit = 3 }",
     make=Flip,
@@ -253,7 +237,10 @@ KEYS: Final = Table(
         "conduct": Key(one_of(*CONDUCTS), "qemu-7.2"),
         "transport": Key(one_of("memory", "unix", "tcp"), "memory"),
         "warm_up": Key(whole(0), 1_000),
-        "device": Key(Tables(table=_DEVICE, least=1), REQUIRED),
+        "device": Key(Tables(table=DEVICE, least=1), REQUIRED),
+        "machine": Key(MACHINE),
+        "parameters": Key(PARAMETERS, PARAMETERS({})),
+        "capabilities": Key(CAPABILITIES, CAPABILITIES({})),
         "link": Key(_LINK, _LINK({})),
         "source": Key(_SOURCE, _SOURCE({})),
         "destination": Key(_DESTINATION, _DESTINATION({})),
@@ -311,7 +298,7 @@ def with_targets(scenario: Scenario, targets: Sequence[str]) -> Scenario:
     """
     if not targets:
         return scenario
-    work = cast("int", _DEVICE.keys["work"].default)
+    work = cast("int", DEVICE.keys["work"].default)
     names = derived_names(targets, taken=())
     devices = tuple(
         DeviceSpec(name=name, target=target, work=work)
@@ -331,9 +318,18 @@ def _made(document: dict[str, object], file: Path | None) -> Scenario:
         cast("dict[str, object]", values.pop(name))
         for name in ("source", "destination", "expect")
     )
-    devices = _named(values.pop("device"), file.parent if file else None)
+    devices = named_devices(values.pop("device"), file.parent if file else None)
+    if values["machine"] is not None:
+        paths_of(devices)
     faults = cast("tuple[Fault, ...]", values.pop("fault"))
     _require_devices(faults, devices)
+    limits = cast("Limits", values.pop("limits"))
+    parameters = parameters_of(
+        cast("dict[str, object]", values.pop("parameters")),
+        cast("dict[str, object]", values.pop("capabilities")),
+        cast("MachineSpec | None", values["machine"]),
+        limits.downtime,
+    )
     name = values.pop("name") or (file.stem if file else "")
     # Each value was made by the parser of its own key.
     make = cast("Callable[..., Scenario]", Scenario)
@@ -342,37 +338,13 @@ def _made(document: dict[str, object], file: Path | None) -> Scenario:
         name=name,
         file=file,
         devices=devices,
+        limits=dataclasses.replace(limits, downtime=parameters.downtime_limit),
+        parameters=parameters,
         faults=faults,
         source_access_cost=source["access_cost"],
         destination_access_cost=destination["access_cost"],
         load_bandwidth=destination["load_bandwidth"],
         expected=Outcome(expect["outcome"]),
-    )
-
-
-def _named(devices: object, folder: Path | None) -> tuple[DeviceSpec, ...]:
-    """Give every device a name of its own; raises BadKeyError for one given twice."""
-    tables = cast("tuple[dict[str, object], ...]", devices)
-    given: dict[str, int] = {}
-    for number, table in enumerate(tables):
-        if (name := cast("str | None", table["name"])) is None:
-            continue
-        if (first := given.setdefault(name, number)) != number:
-            place = f"device[{number}].name"
-            raise BadKeyError(place, f"{quoted(name)} is device[{first}] already")
-    derived = derived_names(
-        [cast("str", table["target"]) for table in tables if table["name"] is None],
-        taken=given,
-    )
-    return tuple(
-        DeviceSpec(
-            name=cast("str | None", table["name"]) or next(derived),
-            target=cast("str", table["target"]),
-            work=cast("int", table["work"]),
-            folder=folder,
-            destination=cast("str | None", table["destination"]),
-        )
-        for table in tables
     )
 
 

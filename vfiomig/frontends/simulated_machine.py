@@ -13,16 +13,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vfiomig.client.conduct import CONDUCTS
+from vfiomig.client.config_space import read_config_space
 from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import FoundRegion, find_migration_region
 from vfiomig.client.v1 import V1Client
 from vfiomig.conformance.target import Target, load_target
+from vfiomig.frontends.device_scenario import paths_of
 from vfiomig.frontends.mdevs import create_mdev, offer_types
 from vfiomig.frontends.noted_bench import NotedBench
+from vfiomig.frontends.simulated_guest import make_guest
 from vfiomig.host.mdev import MdevType
 from vfiomig.host.sysfs import Sysfs
 from vfiomig.migration.clock import SECOND, VirtualClock
-from vfiomig.migration.side import MigratingDevice
+from vfiomig.migration.side import MigratingDevice, MigratingMachine
 from vfiomig.migration.timed_handle import TimedHandle
 from vfiomig.protocol.bench import BenchAccess, bench_of
 from vfiomig.protocol.errors import DriverDiedError
@@ -31,9 +34,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vfiomig.client.device import DeviceHandle
-    from vfiomig.frontends.scenario import DeviceSpec, Scenario
+    from vfiomig.frontends.device_scenario import DeviceSpec
+    from vfiomig.frontends.scenario import Scenario
     from vfiomig.host.device_fd import DeviceFd
     from vfiomig.host.device_ops import TrappedDriver
+    from vfiomig.vm.machine import Machine
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +53,8 @@ class SimulatedDevice:
     client: V1Client
     log: HistoryWriter | None
     party: str
+    path: str = ""
+    config: bytearray | None = None
     _noted: NotedBench = field(init=False)
     _owed: int = field(default=0)  # work that is due, times SECOND
 
@@ -105,7 +112,7 @@ def label_of(party: str, spec: DeviceSpec) -> str:
     return f"{party}/{spec.name}"
 
 
-class Machine:
+class SimulatedMachine:
     """All devices of one side, opened; the guest's traffic, while it runs."""
 
     def __init__(
@@ -121,11 +128,14 @@ class Machine:
         self.clock = clock
         self.sysfs = Sysfs(folder)
         self.devices: list[SimulatedDevice] = []
+        self.guest: Machine | None = None
         self._scenario = scenario
         self._log = log
         self._luck = random.Random(scenario.seed)
         self._ran_until = 0
         try:
+            if scenario.machine is not None:
+                self.guest = make_guest(scenario.machine, party, scenario.seed)
             self._open_all()
         except BaseException:
             self.close()
@@ -134,14 +144,27 @@ class Machine:
     def run_until(self, now: int) -> None:
         """Let the guest's traffic reach the devices; the `Guest` of a migration."""
         duration, self._ran_until = now - self._ran_until, now
+        if self.guest is not None:
+            self.guest.run_until(now)
         for device in self.devices:
             device.run_for(duration, self._luck)
 
     def participants(self) -> list[MigratingDevice]:
         """Return the devices as migration knows them."""
         return [
-            MigratingDevice(device.spec.name, device.client) for device in self.devices
+            MigratingDevice(device.spec.name, device.client, device.path, device.config)
+            for device in self.devices
         ]
+
+    def migrating(self) -> MigratingMachine | None:
+        """Return the guest as migration knows it; ``None`` without one."""
+        if self.guest is None:
+            return None
+        return MigratingMachine(self.guest, self._scenario.parameters)
+
+    def config(self, name: str) -> bytearray | None:
+        """Return the configuration space that moves with a device, if one does."""
+        return self.device(name).config
 
     def device(self, name: str) -> SimulatedDevice:
         """Return the device of that name."""
@@ -150,6 +173,8 @@ class Machine:
     def close(self) -> list[tuple[str, Exception]]:
         """Close all devices; return which of them failed at it, and how."""
         failures: list[tuple[str, Exception]] = []
+        if self.guest is not None:
+            self.guest.close()
         while self.devices:
             device = self.devices.pop()
             try:
@@ -169,12 +194,15 @@ class Machine:
             for spec, target in zip(self._scenario.devices, targets, strict=True)
         ]
         offer_types(self.sysfs, types)
-        for spec in self._scenario.devices:
+        paths = [""] * len(targets)
+        if self.guest is not None:
+            paths = paths_of(self._scenario.devices)
+        for spec, path in zip(self._scenario.devices, paths, strict=True):
             fd = create_mdev(self.sysfs, spec.name, self._luck).open()
-            self.devices.append(self._hold(spec, fd, made[-1]))
+            self.devices.append(self._hold(spec, path, fd, made[-1]))
 
     def _hold(
-        self, spec: DeviceSpec, fd: DeviceFd, driver: TrappedDriver
+        self, spec: DeviceSpec, path: str, fd: DeviceFd, driver: TrappedDriver
     ) -> SimulatedDevice:
         """Find the device's region and give a client the handle that it drives."""
         handle: DeviceHandle = fd
@@ -185,6 +213,9 @@ class Machine:
         )
         try:
             region = find_migration_region(fd)
+            config = None
+            if self.guest is not None:
+                config = bytearray(read_config_space(fd))
         except BaseException:
             fd.close()
             raise
@@ -209,6 +240,8 @@ class Machine:
             client=client,
             log=self._log,
             party=self.party,
+            path=path,
+            config=config,
         )
 
 

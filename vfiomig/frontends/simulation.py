@@ -8,17 +8,18 @@ contract names, arms faults, and compares.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from vfiomig import __version__
 from vfiomig.client.recorder import HistoryWriter
 from vfiomig.frontends.causes import cause_of, in_words, words_of_death
 from vfiomig.frontends.remarks import remarks_on_devices, remarks_on_faults
 from vfiomig.frontends.run_report import Death, DeviceReport, Digests, RunReport
+from vfiomig.frontends.run_sinks import Sinks
 from vfiomig.frontends.scenario import ScenarioError
-from vfiomig.frontends.simulated_machine import Machine
+from vfiomig.frontends.simulated_guest import RamWitness
+from vfiomig.frontends.simulated_machine import SimulatedMachine
 from vfiomig.frontends.verdicts import judge_devices, run_is_ok
 from vfiomig.migration.clock import Channel, LinkModel, VirtualClock
 from vfiomig.migration.convergence import DowntimeEstimate, Limits
@@ -33,34 +34,10 @@ from vfiomig.protocol.errors import DriverDiedError, VfiomigError
 from vfiomig.protocol.history import Header, RegionShape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vfiomig.frontends.scenario import Fault, Scenario
     from vfiomig.frontends.simulated_machine import SimulatedDevice
     from vfiomig.migration.side import Ending
     from vfiomig.migration.transport.base import ByteStream
-
-
-class View(Protocol):
-    """Who looks on while it goes on."""
-
-    def round_began(self, number: int, pending_bytes: int) -> None:
-        """Tell of a round."""
-
-    def sent(self, stream_bytes: int, now: int) -> None:
-        """Tell how many bytes were sent so far, and the virtual time."""
-
-    def state_changed(self, party: str, device: str, state: str, now: int) -> None:
-        """Tell of a device_state."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sinks:
-    """Where a run leaves what it was asked for: lines of history, the stream itself."""
-
-    history: Callable[[bytes], object] | None = None
-    stream: Callable[[memoryview], object] | None = None
-    view: View | None = None
 
 
 def simulate(scenario: Scenario, sinks: Sinks | None = None) -> RunReport:
@@ -89,7 +66,7 @@ class _Run(Unobserved):
         self._metrics = Metrics()
         self._digests = {spec.name: Digests() for spec in scenario.devices}
         self._link = LinkModel(scenario.link.bandwidth, scenario.link.latency)
-        self._machines: list[Machine] = []
+        self._machines: list[SimulatedMachine] = []
         self._streams: list[ByteStream] = []
         self._cut: CutLink | None = None
         self._flip: FlipBit | None = None
@@ -100,6 +77,7 @@ class _Run(Unobserved):
         for party in ("source", "destination"):
             self._machines.append(self._machine(party, folder / party))
         self._source, self._destination = self._machines
+        self._ram = RamWitness(self._source, self._destination)
         self._require_faults()
 
     def go(self) -> RunReport:
@@ -107,6 +85,8 @@ class _Run(Unobserved):
         self._begin_history()
         endings = self._migrate()
         outcome = self._outcome(endings)
+        if outcome is not Outcome.COMPLETED:
+            self._ram.after_failure()
         self._require_link_faults(outcome)
         devices = [
             DeviceReport(
@@ -114,7 +94,9 @@ class _Run(Unobserved):
             )
             for spec in self._scenario.devices
         ]
+        devices += self._ram.report()
         judge_devices(devices, outcome)
+        self._ram.judge_config(devices)
         report = RunReport(
             scenario=self._scenario,
             outcome=outcome,
@@ -143,10 +125,10 @@ class _Run(Unobserved):
 
     # -- wiring --------------------------------------------------------------------
 
-    def _machine(self, party: str, folder: Path) -> Machine:
+    def _machine(self, party: str, folder: Path) -> SimulatedMachine:
         folder.mkdir()
         try:
-            return Machine(
+            return SimulatedMachine(
                 party,
                 self._scenario,
                 folder=folder,
@@ -207,6 +189,7 @@ class _Run(Unobserved):
             metrics=self._metrics,
             guest=self._source,
             observer=self,
+            machine=self._source.migrating(),
         )
 
     def _make_destination(self) -> Destination:
@@ -216,6 +199,7 @@ class _Run(Unobserved):
             metrics=self._metrics,
             load_bandwidth=self._scenario.load_bandwidth,
             observer=self,
+            machine=self._destination.migrating(),
         )
 
     def _warm_up(self) -> bool:
@@ -230,6 +214,7 @@ class _Run(Unobserved):
             for simulated in self._destination.devices:
                 device = simulated.spec.name
                 self._digests[device].destination_before = simulated.digest()
+            self._ram.at_start()
             self._arm("source", "start")
             self._arm("destination", "start")
         except (OSError, VfiomigError) as error:
@@ -270,7 +255,8 @@ class _Run(Unobserved):
         self._digests[device].source_at_stop = self._source.device(device).digest()
 
     def source_stops_copying(self) -> None:
-        """Arm the faults of stop-and-copy."""
+        """Take RAM's digest, and arm the faults of stop-and-copy."""
+        self._ram.at_stop()
         self._arm("source", "stop")
 
     def source_will_continue(self, device: str) -> None:
@@ -287,6 +273,7 @@ class _Run(Unobserved):
 
     def destination_will_run(self, device: str) -> None:
         """Arm the faults of the last write."""
+        self._ram.on_arrival()
         self._arm("destination", "end", device=device)
 
     def destination_runs(self, device: str) -> None:

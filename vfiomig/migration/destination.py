@@ -8,35 +8,37 @@ of them had their end.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
-from vfiomig.migration.clock import SECOND, VirtualClock
-from vfiomig.migration.exchange import Close, Receive, Send, Steps
+from vfiomig.migration.device_loading import DeviceLoading
+from vfiomig.migration.exchange import Close, Send, Steps
+from vfiomig.migration.incoming import Incoming
 from vfiomig.migration.metrics import Metrics, Outcome
 from vfiomig.migration.observer import Observer, Unobserved
-from vfiomig.migration.side import Ending, MigratingDevice, StateNotes
-from vfiomig.protocol.errors import (
-    DriverDiedError,
-    ProtocolError,
-    StreamError,
-    VfiomigError,
+from vfiomig.migration.ram_loading import RamLoading
+from vfiomig.migration.side import (
+    Ending,
+    MigratingDevice,
+    MigratingMachine,
+    StateNotes,
+    description_of,
 )
+from vfiomig.protocol.errors import DriverDiedError, VfiomigError
 from vfiomig.protocol.qemu_stream import framing
 from vfiomig.uapi.qemu_stream import (
     QEMU_VM_EOF,
     QEMU_VM_SECTION_END,
+    QEMU_VM_SECTION_FULL,
     QEMU_VM_SECTION_PART,
     QEMU_VM_SECTION_START,
-    VFIO_MIG_FLAG_DEV_DATA_STATE,
-    VFIO_MIG_FLAG_END_OF_STATE,
 )
+from vfiomig.vm.machine import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-# What is missing of a short buffer is given to the driver up to so many bytes beyond
-# the piece in hand.  QEMU, told of a length beyond reason, would be at it for ever.
-_MISSING_LIMIT: Final = 1 << 16
+    from vfiomig.migration.clock import VirtualClock
+    from vfiomig.migration.handler import LoadHandler
 
 
 class Destination:
@@ -56,19 +58,40 @@ class Destination:
         load_bandwidth: int | None = None,
         starts_vm: bool = True,
         observer: Observer | None = None,
+        machine: MigratingMachine | None = None,
     ) -> None:
         self._devices = devices
         self._clock = clock
         self._metrics = metrics
-        self._load_bandwidth = load_bandwidth
         self._starts_vm = starts_vm
         self._observer = observer or Unobserved()
+        self._machine = machine
         self._states = StateNotes("destination", clock, metrics, self._observer)
-        self._position = 0
+        self._incoming = Incoming()
         self._busy_with = ""
-        self._open_sections: dict[int, MigratingDevice] = {}
-        self._waiting = list(devices)
-        self._loaded = dict.fromkeys((device.name for device in devices), 0)
+        handlers: list[LoadHandler] = [
+            DeviceLoading(
+                device,
+                self._incoming,
+                clock=clock,
+                metrics=metrics,
+                observer=self._observer,
+                load_bandwidth=load_bandwidth,
+            )
+            for device in devices
+        ]
+        # Until the stream ends: who sends a FULL section, and has not yet.
+        self._states_to_come = [
+            handler
+            for handler, device in zip(handlers, devices, strict=True)
+            if device.config is not None
+        ]
+        if machine is not None:
+            memory = machine.machine.memory
+            handlers.insert(0, RamLoading(memory, self._incoming, metrics))
+        self._waiting = handlers
+        self._open_sections: dict[int, LoadHandler] = {}
+        self._numbered: dict[int, LoadHandler] = {}
         self._running: list[MigratingDevice] = []
 
     def load(self) -> Steps[Ending]:
@@ -100,13 +123,21 @@ class Destination:
             StreamError: the stream is not what a source sends.
             OSError, VfiomigError: a device refused or failed.
         """
-        yield from self._expect(framing.STREAM_HEAD, "the header of a QEMU stream")
+        head = framing.STREAM_HEAD
+        yield from self._incoming.expect(head, "the header of a QEMU stream")
+        if self._machine is not None:
+            machine_type = self._machine.machine.machine_type
+            wanted = framing.configuration(machine_type)
+            yield from self._incoming.expect(wanted, f"a machine {machine_type!r}")
         for device in self._devices:
             self._busy_with = device.name
             device.client.load_setup()
             self._states.note(device)
         while (yield from self._load_section()):
             pass
+        if self._machine is not None:
+            wanted = framing.vm_description(description_of(self._devices))
+            yield from self._incoming.expect(wanted, "the description of this machine")
         for device in self._devices:
             device.client.load_cleanup()
         if self._starts_vm:
@@ -116,84 +147,61 @@ class Destination:
 
     def _load_section(self) -> Steps[bool]:
         """Load one section; False at the end of the stream."""
-        (section_type,) = yield from self._take(1)
+        (section_type,) = yield from self._incoming.take(1)
         if section_type == QEMU_VM_EOF:
             missing = [*self._waiting, *self._open_sections.values()]
+            missing += [h for h in self._states_to_come if h not in missing]
             if missing:
-                names = ", ".join(device.name for device in missing)
-                self._fail(f"the stream ends before {names} did")
+                names = ", ".join(handler.name for handler in missing)
+                self._incoming.fail(f"the stream ends before {names} did")
             return False
-        if section_type == QEMU_VM_SECTION_PART:
-            yield from self._load_part()
-        elif section_type == QEMU_VM_SECTION_END:
-            yield from self._load_end()
-        elif section_type == QEMU_VM_SECTION_START:
-            yield from self._load_start()
-        else:
-            self._fail(f"unknown section type {section_type:#04x}")
+        if section_type not in _SECTIONS:
+            self._incoming.fail(f"unknown section type {section_type:#04x}")
+        number = yield from self._incoming.take(framing.SECTION_ID.size)
+        yield from _SECTIONS[section_type](self, int.from_bytes(number, "big"))
         return True
 
-    def _load_start(self) -> Steps[None]:
-        """Open the section of the next device, in the order of the source."""
-        head = yield from self._take(framing.SECTION_ID.size)
-        section = int.from_bytes(head, "big")
-        if not self._waiting or section in self._open_sections:
-            self._fail(f"section {section} belongs to no device of this machine")
-        device = self._waiting.pop(0)
-        rest = framing.start_rest(device.idstr) + framing.section_foot(section)
-        yield from self._expect(rest, f"the START section of {device.name}")
-        self._open_sections[section] = device
+    def _load_start(self, section: int) -> Steps[None]:
+        """Open the section of the next handler, in the order of the source."""
+        if not self._waiting or section in self._numbered:
+            self._incoming.fail(
+                f"section {section} belongs to no device of this machine"
+            )
+        handler = self._waiting.pop(0)
+        rest = handler.start_rest + framing.section_foot(section)
+        yield from self._incoming.expect(rest, f"the START section of {handler.name}")
+        self._open_sections[section] = self._numbered[section] = handler
 
-    def _load_part(self) -> Steps[None]:
-        head = yield from self._take(framing.PART_HEAD.size)
-        section, tag, size = framing.PART_HEAD.unpack(head)
-        device = self._opened(section)
-        if tag != VFIO_MIG_FLAG_DEV_DATA_STATE:
-            self._fail(f"unknown tag {tag:#x}")
-        yield from self._load_data(device, size)
-        rest = framing.END_OF_STATE + framing.section_foot(section)
-        yield from self._expect(rest, "the end of a PART section")
+    def _load_part(self, section: int) -> Steps[None]:
+        yield from self._opened(section).load_part(section)
 
-    def _load_end(self) -> Steps[None]:
-        head = yield from self._take(framing.END_HEAD.size)
-        section, tag = framing.END_HEAD.unpack(head)
-        device = self._opened(section)
-        while tag == VFIO_MIG_FLAG_DEV_DATA_STATE:
-            yield from self._load_data(device, (yield from self._take_tag()))
-            tag = yield from self._take_tag()
-        if tag != VFIO_MIG_FLAG_END_OF_STATE:
-            self._fail(f"unknown tag {tag:#x}")
-        yield from self._expect(framing.section_foot(section), "a section's footer")
+    def _load_end(self, section: int) -> Steps[None]:
+        yield from self._opened(section).load_end(section)
         del self._open_sections[section]
 
-    def _opened(self, section: int) -> MigratingDevice:
-        if section not in self._open_sections:
-            self._fail(f"section {section} is not open")
-        return self._open_sections[section]
+    def _load_full(self, section: int) -> Steps[None]:
+        """Load what a handler sends in one piece, once all that iterate are over."""
+        handler = self._numbered.get(section)
+        if handler is None or self._open_sections or self._waiting:
+            self._incoming.fail(f"a FULL section {section} has no place here")
+        if handler not in self._states_to_come:
+            self._incoming.fail(f"no FULL section of {handler.name} is due")
+        self._states_to_come.remove(handler)
+        self._busy_with = handler.name
+        yield from handler.load_state(section)
 
-    def _load_data(self, device: MigratingDevice, size: int) -> Steps[None]:
-        """Give one buffer to the device, straight from the stream."""
-        if not size:  # QEMU loads no buffer for a record of nothing
-            return
-        self._busy_with = device.name
-        number = self._loaded[device.name]
-        self._observer.buffer_will_load(device.name, number, size)
-        places = device.client.load_buffer(size)
-        for view in places:
-            try:
-                yield from self._fill(view)
-            except (OSError, StreamError):
-                if device.client.conduct.commits_short_buffers:
-                    _give_short_buffer(places)
-                raise
-        self._loaded[device.name] = number + 1
-        self._metrics.loaded_device_bytes += size
-        if self._load_bandwidth is not None:
-            self._clock.advance(size * SECOND // self._load_bandwidth)
+    def _opened(self, section: int) -> LoadHandler:
+        if section not in self._open_sections:
+            self._incoming.fail(f"section {section} is not open")
+        handler = self._open_sections[section]
+        self._busy_with = handler.name
+        return handler
 
     # -- the end ---------------------------------------------------------------------
 
     def _start_vm(self) -> None:
+        if self._machine is not None:
+            self._machine.machine.run_state = RunState.RUNNING
         for device in self._devices:
             self._observer.destination_will_run(device.name)
         for device in self._devices:
@@ -204,50 +212,10 @@ class Destination:
             self._states.note(device)
         self._metrics.resumed_at = self._clock.now
 
-    # -- the stream ------------------------------------------------------------------
 
-    def _fill(self, view: memoryview) -> Steps[None]:
-        wanted = len(view)
-        got = yield Receive(view)
-        self._position += got
-        if got < wanted:
-            self._fail(f"it ends, {wanted - got} bytes early")
-
-    def _take(self, size: int) -> Steps[bytearray]:
-        buffer = bytearray(size)
-        got = yield Receive(memoryview(buffer))
-        self._position += got
-        if got < size:
-            self._fail(f"it ends, {size - got} bytes early")
-        return buffer
-
-    def _take_tag(self) -> Steps[int]:
-        return int.from_bytes((yield from self._take(framing.TAG.size)), "big")
-
-    def _expect(self, wanted: bytes, what: str) -> Steps[None]:
-        began = self._position
-        got = yield from self._take(len(wanted))
-        if got != wanted:
-            message = f"{got.hex()} is not {what}"
-            raise StreamError(message, position=began)
-
-    def _fail(self, why: str) -> NoReturn:
-        raise StreamError(why, position=self._position)
-
-
-def _give_short_buffer(places: Iterator[memoryview]) -> None:
-    """Let the driver have a buffer whose rest never came: vfio_load_buffer.
-
-    What lies in the window, or was never written, stands for the rest.  If the driver
-    refuses it, that is no news: the stream's end is.
-    """
-    given = 0
-    try:
-        while given < _MISSING_LIMIT:
-            given += len(next(places))
-    except StopIteration:
-        return
-    except DriverDiedError:
-        raise
-    except (OSError, ProtocolError):
-        return
+_SECTIONS: Final[Mapping[int, Callable[[Destination, int], Steps[None]]]] = {
+    QEMU_VM_SECTION_START: Destination._load_start,
+    QEMU_VM_SECTION_PART: Destination._load_part,
+    QEMU_VM_SECTION_END: Destination._load_end,
+    QEMU_VM_SECTION_FULL: Destination._load_full,
+}

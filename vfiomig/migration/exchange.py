@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # A kernel that moves nothing for so long over loopback will not do so later.
 PATIENCE: Final = 30.0  # seconds
 
+_ALL: Final = 1 << 62  # bytes: a step is over when all of it is done
+
 _Result = TypeVar("_Result")
 
 
@@ -45,6 +47,24 @@ class Receive(NamedTuple):
     view: memoryview
 
 
+class ReceiveSome(NamedTuple):
+    """Receive ``least`` bytes or more, as many as are there; answered as `Receive`.
+
+    For who cannot tell how long the next thing is.  They are not dated before they
+    are `Consumed`: what was read ahead must not move a clock.
+    """
+
+    view: memoryview
+    least: int = 1
+
+
+class Consumed(NamedTuple):
+    """Date ``size`` bytes that `ReceiveSome` brought: the party gets to them now."""
+
+    size: int
+    view: bytes = b""
+
+
 class Finish(NamedTuple):
     """Send no more: after what was sent the peer reads the end of the stream."""
 
@@ -57,7 +77,7 @@ class Close(NamedTuple):
     view: bytes = b""
 
 
-Step = Send | Receive | Finish | Close
+Step = Send | Receive | ReceiveSome | Consumed | Finish | Close
 Steps = Generator[Step, int, _Result]
 
 
@@ -87,6 +107,8 @@ class Party(Generic[_Result]):
         self._rest: memoryview | None = None  # of the step in hand
         self._more: list[memoryview | bytes] = []  # what it sends behind that
         self._receives = False
+        self._least = _ALL
+        self._date = self._date_sent
         self._done = 0
         self._has_stalled = False
         self.is_over = False
@@ -122,9 +144,9 @@ class Party(Generic[_Result]):
             self._resume(self._steps.throw, failure)
             return True
         if moved:
-            (self._date_received if self._receives else self._date_sent)(moved)
+            self._date(moved)
             self._done += moved
-        if moved and moved < len(rest):
+        if moved and moved < len(rest) and self._done < self._least:
             self._rest = rest[moved:]
             rest.release()
             return True
@@ -165,6 +187,8 @@ class Party(Generic[_Result]):
                     self._stream.finish()
                 elif request.__class__ is Close:
                     self._stream.close()
+                elif request.__class__ is Consumed:
+                    self._date_received(request.size)
                 request = self._steps.send(0)
         except StopIteration as end:
             self._value = end.value
@@ -175,10 +199,17 @@ class Party(Generic[_Result]):
             self.error = error
             self._end()
         else:
-            self._receives = request.__class__ is Receive
             self._rest = memoryview(request.view)
+            self._receives = request.__class__ is not Send
+            self._least = _ALL
             if request.__class__ is Send:
+                self._date = self._date_sent
                 self._more = list(request.more)
+            elif request.__class__ is Receive:
+                self._date = self._date_received
+            elif isinstance(request, ReceiveSome):
+                self._date = _undated
+                self._least = request.least
 
     def _end(self) -> None:
         self.is_over = True

@@ -1,4 +1,4 @@
-"""What takes part in a stream at the source, one after another: QEMU's SaveVMHandlers.
+"""What takes part in a stream, one after another: QEMU's SaveVMHandlers.
 
 RAM is one, and so is every device.  The methods carry the names of the handlers in
 QEMU's include/migration/register.h; those that send are steps (`exchange`), and each
@@ -38,3 +38,29 @@ class SaveHandler(Protocol):
 
     def save_state(self) -> Steps[None]:
         """Send what goes in one piece: the FULL section, if it has one."""
+
+
+class LoadHandler(Protocol):
+    """One participant at the destination.
+
+    ``start_rest`` is what stands in its START section behind the id.  Each method
+    reads one section, from behind its id to its footer included, and raises
+    ``StreamError`` at what is not right there.
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call it in an error."""
+
+    @property
+    def start_rest(self) -> bytes:
+        """What stands between the id and the footer of its START section."""
+
+    def load_part(self, section: int) -> Steps[None]:
+        """Load a PART section."""
+
+    def load_end(self, section: int) -> Steps[None]:
+        """Load the END section."""
+
+    def load_state(self, section: int) -> Steps[None]:
+        """Load the FULL section, if it has one."""

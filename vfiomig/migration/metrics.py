@@ -53,6 +53,14 @@ class StateChange:
     device_state: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChange:
+    """A status of query-migrate at the source, and when it began."""
+
+    at: int
+    status: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Metrics:
     """The numbers of one migration; ``None`` where it did not come that far."""
@@ -66,6 +74,24 @@ class Metrics:
     stop_and_copy_device_bytes: int = 0
     # Buffers as the destination's devices took them.
     loaded_device_bytes: int = 0
+
+    # A machine's other parts, framing included but for the sections' heads and feet:
+    # pages before and after its stop; devices' FULL sections; the VM description.
+    precopy_ram_bytes: int = 0
+    stop_and_copy_ram_bytes: int = 0
+    config_bytes: int = 0
+    vmdesc_bytes: int = 0
+    # Pages that were sent with their contents, and as zero (QEMU: normal, duplicate).
+    normal_pages: int = 0
+    zero_pages: int = 0
+    loaded_ram_pages: int = 0
+    dirty_syncs: int = 0
+    # What auto-converge took from the guest in the end, in percent of its time.
+    cpu_throttle: int = 0
+    # Bytes a second in the last window of 100 ms; the threshold is made of it.
+    measured_bandwidth: int | None = None
+    # What query-migrate would have said, and since when.
+    statuses: list[StatusChange] = field(default_factory=list)
 
     # From the guest's stop at the source to the destination's last RUNNING; what was
     # expected of it when pre-copy ended: pending_bytes over the link and into the

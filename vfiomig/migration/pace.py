@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vfiomig.migration.clock import LinkModel, VirtualClock
     from vfiomig.migration.convergence import DowntimeEstimate
     from vfiomig.migration.metrics import Metrics
+    from vfiomig.migration.parameters import Parameters
 
 BUFFER_DELAY: Final = 100_000_000  # ns: the window of QEMU's rate limit
 _XFER_LIMIT_RATIO: Final = SECOND // BUFFER_DELAY
@@ -64,9 +65,9 @@ class Unpaced:
 class QemuPace:
     """QEMU's windows of 100 ms: a budget of bytes in each, a bandwidth measured.
 
-    ``max_bandwidth`` 0 is no limit.  The threshold is 0 until the first window is
-    over, then the bandwidth of the last one times the downtime limit (ns);
-    ``switchover_bandwidth``, if it is not 0, counts instead of that (since 8.2).
+    The threshold is 0 until the first window is over, then the bandwidth of the last
+    one times the downtime limit; avail-switchover-bandwidth, if it is given, counts
+    instead of that.
     """
 
     def __init__(
@@ -75,18 +76,15 @@ class QemuPace:
         clock: VirtualClock,
         metrics: Metrics,
         link: LinkModel,
-        max_bandwidth: int,
-        downtime_limit: int,
-        switchover_bandwidth: int = 0,
-        completes_at_threshold: bool = False,
+        parameters: Parameters,
     ) -> None:
         self._clock = clock
         self._metrics = metrics
         self._link = link
-        self._budget = max_bandwidth // _XFER_LIMIT_RATIO
-        self._downtime_limit = downtime_limit
-        self._switchover_bandwidth = switchover_bandwidth
-        self._completes_at_threshold = completes_at_threshold
+        self._budget = parameters.max_bandwidth // _XFER_LIMIT_RATIO
+        self._downtime_limit = parameters.downtime_limit
+        self._switchover_bandwidth = parameters.avail_switchover_bandwidth
+        self._completes_at_threshold = parameters.rules.completes_at_threshold
         self._began, self._first_byte = clock.now, metrics.stream_bytes
         self.threshold = 0
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class SectionWriter:
-    """Numbers the devices from 1, as they are registered, and frames what they save."""
+    """Numbers the devices as they are registered, and frames what they save."""
 
-    def __init__(self, devices: Sequence[MigratingDevice]) -> None:
+    def __init__(self, devices: Sequence[MigratingDevice], first: int = 1) -> None:
         self._numbers = {
-            device.name: number for number, device in enumerate(devices, 1)
+            device.name: number for number, device in enumerate(devices, first)
         }
 
     def start(self, device: MigratingDevice) -> Send:
@@ -49,3 +49,8 @@ class SectionWriter:
         """Return what a PART or END section ends with."""
         number = self._numbers[device.name]
         return framing.END_OF_STATE + framing.section_foot(number)
+
+    def config(self, device: MigratingDevice, config: bytearray) -> Send:
+        """Return the whole FULL section of a device, with its configuration space."""
+        number = self._numbers[device.name]
+        return Send(framing.full_section(number, device.idstr, config))

@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from vfiomig.migration.metrics import Metrics, Outcome, StateChange
-from vfiomig.protocol.qemu_stream.framing import VFIO_SUFFIX
+from vfiomig.migration.parameters import Parameters
+from vfiomig.protocol.qemu_stream import framing
+from vfiomig.protocol.qemu_stream.device_description import describe_devices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from vfiomig.client.v1 import V1Client
     from vfiomig.migration.clock import VirtualClock
     from vfiomig.migration.observer import Observer
+    from vfiomig.vm.machine import Machine
+
+
+def _nothing() -> None:
+    """Sync no DMA: there is none."""
 
 
 class MigratingDevice(NamedTuple):
@@ -29,7 +38,18 @@ class MigratingDevice(NamedTuple):
     @property
     def idstr(self) -> str:
         """What its sections are called."""
-        return (self.path or self.name) + VFIO_SUFFIX
+        return (self.path or self.name) + framing.VFIO_SUFFIX
+
+
+class MigratingMachine(NamedTuple):
+    """The guest around the devices, and the parameters that it migrates by.
+
+    ``sync_dma`` takes what devices wrote by DMA into the guest's log.
+    """
+
+    machine: Machine
+    parameters: Parameters = Parameters()
+    sync_dma: Callable[[], None] = _nothing
 
 
 class Ending(NamedTuple):
@@ -67,3 +87,12 @@ class StateNotes:
         )
         self._metrics.state_changes.append(change)
         self._observer.state_changed(self._party, device.name, name, change.at)
+
+
+def description_of(devices: Iterable[MigratingDevice]) -> bytes:
+    """Return the VM description of a machine with these devices."""
+    return describe_devices(
+        (device.idstr, framing.config_state_size(device.config))
+        for device in devices
+        if device.config is not None
+    )

@@ -8,26 +8,42 @@ any more and all are lost.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vfiomig.client.v1 import ApplicationAbortedError
 from vfiomig.migration.device_saving import DeviceSaving
 from vfiomig.migration.exchange import Finish, Receive, Send, Steps
-from vfiomig.migration.metrics import Metrics, Outcome
+from vfiomig.migration.metrics import Metrics, Outcome, StatusChange
 from vfiomig.migration.observer import Guest, IdleGuest, Observer, Unobserved
-from vfiomig.migration.pace import Unpaced
+from vfiomig.migration.pace import Pace, QemuPace, Unpaced
+from vfiomig.migration.parameters import Parameters
 from vfiomig.migration.pre_copy import PreCopy
+from vfiomig.migration.ram_saving import RamSaving
 from vfiomig.migration.recovery import Recovery
 from vfiomig.migration.sections import SectionWriter
-from vfiomig.migration.side import Ending, MigratingDevice, StateNotes
+from vfiomig.migration.side import (
+    Ending,
+    MigratingDevice,
+    MigratingMachine,
+    StateNotes,
+    description_of,
+)
 from vfiomig.protocol.errors import DriverDiedError, VfiomigError
 from vfiomig.protocol.qemu_stream import framing
+from vfiomig.vm.machine import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vfiomig.migration.clock import VirtualClock
     from vfiomig.migration.convergence import DowntimeEstimate, Limits
+    from vfiomig.migration.handler import SaveHandler
+
+# The section of RAM; the devices' come behind it, or begin here without one.
+_RAM_SECTION: Final = 1
+
+# query-migrate's word for an end.
+_STATUSES: Final = {Outcome.COMPLETED: "completed", Outcome.CANCELLED: "cancelled"}
 
 
 class Source:
@@ -48,6 +64,7 @@ class Source:
         metrics: Metrics,
         guest: Guest | None = None,
         observer: Observer | None = None,
+        machine: MigratingMachine | None = None,
     ) -> None:
         self._devices = devices
         self._clock = clock
@@ -55,8 +72,22 @@ class Source:
         self._observer = observer or Unobserved()
         self._states = StateNotes("source", clock, metrics, self._observer)
         self._stopped: list[MigratingDevice] = []  # by us, to run again if it fails
-        sections = SectionWriter(devices)
-        self._handlers = [
+        self._machine = machine
+        parameters = machine.parameters if machine is not None else Parameters()
+        self._parameters = parameters
+        self._pace: Pace = Unpaced(estimate)
+        handlers: list[SaveHandler] = []
+        self._ram: RamSaving | None = None
+        if machine is not None:
+            self._pace = QemuPace(
+                clock=clock, metrics=metrics, link=estimate.link, parameters=parameters
+            )
+            self._ram = RamSaving(
+                machine, _RAM_SECTION, clock=clock, pace=self._pace, metrics=metrics
+            )
+            handlers.append(self._ram)
+        sections = SectionWriter(devices, _RAM_SECTION + len(handlers))
+        handlers += [
             DeviceSaving(
                 device,
                 sections,
@@ -64,25 +95,31 @@ class Source:
                 metrics=metrics,
                 observer=self._observer,
                 states=self._states,
+                rules=parameters.rules,
             )
             for device in devices
         ]
         self._loop = PreCopy(
-            self._handlers,
+            handlers,
             clock=clock,
-            pace=Unpaced(estimate),
+            pace=self._pace,
             limits=limits,
             metrics=metrics,
             guest=guest or IdleGuest(),
             observer=self._observer,
+            rules=parameters.rules,
         )
 
     def migrate(self) -> Steps[Ending]:
         """Move all devices; return how it ended, with the source in order again."""
+        self._note_status("setup")
         try:
-            sent = yield Send(framing.STREAM_HEAD)
-            self._metrics.stream_bytes += sent
+            yield from self._send(framing.STREAM_HEAD)
+            if self._machine is not None:
+                machine_type = self._machine.machine.machine_type
+                yield from self._send(framing.configuration(machine_type))
             yield from self._loop.set_up()
+            self._note_status("active")
             yield from self._loop.iterate()
             yield from self._stop_and_copy()
             yield from self._wait_for_destination()
@@ -90,16 +127,25 @@ class Source:
             return self._end_badly(error)
         for device in self._devices:
             device.client.save_cleanup()
-        self._metrics.ended_at = self._clock.now
+        self._clean_up(RunState.POST_MIGRATE, Outcome.COMPLETED)
         return Ending(Outcome.COMPLETED)
 
     # -- switch-over and stop-and-copy -----------------------------------------------
 
     def _stop_and_copy(self) -> Steps[None]:
+        if self._machine is not None:
+            self._machine.machine.run_state = RunState.FINISH_MIGRATE
         self._stop_vm()
+        if self._parameters.pause_before_switchover:
+            self._note_status("pre-switchover")  # migrate-continue comes at once
+        if self._parameters.enters_device:
+            self._note_status("device")
         yield from self._loop.complete()
-        sent = yield Send(framing.STREAM_END)
-        self._metrics.stream_bytes += sent
+        yield from self._send(framing.STREAM_END)
+        if self._machine is not None:
+            text = framing.vm_description(description_of(self._devices))
+            yield from self._send(text)
+            self._metrics.vmdesc_bytes += len(text)
         # A damaged length makes the destination wait for bytes that never come.
         yield Finish()
 
@@ -161,7 +207,7 @@ class Source:
             recovery.lose_all(self._devices, abort)
         for device in self._devices:
             device.client.save_cleanup()
-        self._metrics.ended_at = self._clock.now
+        self._clean_up(RunState.RUNNING, outcome)
         lost = tuple(recovery.lost.items())
         return Ending(outcome, error, self._loop.busy_with, lost)
 
@@ -184,3 +230,21 @@ class Source:
             if device.name not in recovery.lost:
                 self._states.note(device)
                 self._observer.source_continues(device.name)
+
+    def _clean_up(self, run_state: RunState, outcome: Outcome) -> None:
+        """Leave the machine so; note how it ended (migrate_fd_cleanup)."""
+        if self._machine is not None:
+            self._machine.machine.run_state = run_state
+        if self._ram is not None:
+            self._ram.stop_logs()
+        if outcome is Outcome.CANCELLED:
+            self._note_status("cancelling")
+        self._note_status(_STATUSES.get(outcome, "failed"))
+        self._metrics.ended_at = self._clock.now
+
+    def _note_status(self, status: str) -> None:
+        self._metrics.statuses.append(StatusChange(at=self._clock.now, status=status))
+
+    def _send(self, data: bytes) -> Steps[None]:
+        sent = yield Send(data)
+        self._metrics.stream_bytes += sent

@@ -1,5 +1,7 @@
 """Dirty bitmaps: a bit a page.  All arithmetic on them is in this file.
 
+(And in `page_ranges`, by numpy, where they are wide: the guest's.)
+
 Rule 1: bit i is the page at base + i * pgsize, counted in an array of little-endian
 u64 words (DIRTY-GET-06); so it is bit i % 8 of byte i / 8.  A bitmap has whole words,
 and the bits behind its last page are 0.

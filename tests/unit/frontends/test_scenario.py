@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vfiomig.frontends.device_scenario import DeviceSpec
+from vfiomig.frontends.machine_scenario import LoadSpec, MachineSpec
 from vfiomig.frontends.scenario import (
     KEYS,
-    DeviceSpec,
     Fault,
     Flip,
     Limits,
@@ -26,7 +27,9 @@ from vfiomig.frontends.scenario import (
     with_targets,
 )
 from vfiomig.frontends.toml_values import key_paths
+from vfiomig.migration.loop_rules import LOOP_RULES
 from vfiomig.migration.metrics import Outcome
+from vfiomig.migration.parameters import Parameters
 from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
@@ -103,8 +106,33 @@ warm_up = 0
 target = "accelerator,memory=64M"
 name = "gpu0"
 work = 20000
+slot = 7
 [[device]]
 target = "drivers.py:Port"
+[machine]
+type = "q35"
+ram = "64M"
+filled = "16M"
+qemu = "9.0"
+[[machine.load]]
+dirty_rate = "2M"
+working_set = "8M"
+offset = "4M"
+pattern = "random"
+[parameters]
+max-bandwidth = "1G"
+downtime-limit = 60
+avail-switchover-bandwidth = "2G"
+multifd-channels = 4
+throttle-trigger-threshold = 40
+cpu-throttle-initial = 30
+cpu-throttle-increment = 5
+cpu-throttle-tailslow = true
+max-cpu-throttle = 80
+[capabilities]
+auto-converge = true
+multifd = true
+pause-before-switchover = true
 [link]
 bandwidth = "64K"
 latency = "1ms"
@@ -143,6 +171,7 @@ outcome = "not-converged"
                 target="accelerator,memory=64M",
                 work=20_000,
                 folder=tmp_path,
+                slot=7,
             ),
             DeviceSpec(
                 name="Port", target="drivers.py:Port", work=1000, folder=tmp_path
@@ -153,7 +182,7 @@ outcome = "not-converged"
         destination_access_cost=3000,
         load_bandwidth=1 << 30,
         limits=Limits(
-            downtime=50_000_000,
+            downtime=60_000_000,
             rounds=3,
             when_not_converging="switch-over",
             cancel_at=10**9,
@@ -169,6 +198,35 @@ outcome = "not-converged"
             ),
         ),
         expected=Outcome.NOT_CONVERGED,
+        machine=MachineSpec(
+            type="pc-q35-7.2",
+            ram=64 << 20,
+            filled=16 << 20,
+            qemu="9.0",
+            loads=(
+                LoadSpec(
+                    dirty_rate=2 << 20,
+                    working_set=8 << 20,
+                    offset=4 << 20,
+                    pattern="random",
+                ),
+            ),
+        ),
+        parameters=Parameters(
+            max_bandwidth=1 << 30,
+            downtime_limit=60_000_000,
+            avail_switchover_bandwidth=2 << 30,
+            multifd_channels=4,
+            throttle_trigger_threshold=40,
+            cpu_throttle_initial=30,
+            cpu_throttle_increment=5,
+            cpu_throttle_tailslow=True,
+            max_cpu_throttle=80,
+            auto_converge=True,
+            multifd=True,
+            pause_before_switchover=True,
+            rules=LOOP_RULES["9.0"],
+        ),
     )
 
 
@@ -181,6 +239,36 @@ outcome = "not-converged"
         ("[device]", "device: must be written [[device]], not as a table"),
         ("device = [1]", "device[0]: must be a table ([[device]]), not 1"),
         ("[[device]]", "device[0].target: is missing"),
+        (
+            f'{SERIAL}[machine]\nram = "64M"\nfilled = "65M"',
+            "machine.filled: is 68157440 bytes, and there are 67108864 of RAM",
+        ),
+        (
+            f"{SERIAL}[machine]\nram = 5000",
+            "machine.ram: must be whole pages of 4096 bytes, not 5000",
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "1M"\ntype = "virt"',
+            "machine.type: must be a PC of QEMU such as "
+            '"pc", "q35" or "pc-i440fx-7.2", not "virt"',
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "1M"\n[[machine.load]]\ndirty_rate = 1\n'
+            'working_set = "2M"',
+            "machine.load[0].working_set: ends at byte 2097152 of 1048576 of RAM",
+        ),
+        (
+            f"{SERIAL}[capabilities]\nmultifd = true",
+            "parameters: these are of a machine: there is no [machine] with RAM",
+        ),
+        (
+            f"{SERIAL}slot = 3\n{SERIAL}slot = 3\n[machine]\nram = 4096",
+            "device[1].slot: 3 is device[0]'s already",
+        ),
+        (
+            f"{SERIAL * 31}[machine]\nram = 4096",
+            "device[30]: there is no free slot on the bus of the machine",
+        ),
         (
             f'{SERIAL}[[device]]\ntarget = "serial"\nwork = "fast"',
             'device[1].work: must be a whole number, not "fast"',
@@ -366,6 +454,9 @@ def toml(value: object) -> str:
             return str(value)
 
 
+SEVERAL = {"device", "fault", "machine.load"}
+
+
 def complete(path: str, value: object) -> str:
     """Return a scenario that is whole, but for the one key that has ``value``."""
     table, _, key = path.rpartition(".")
@@ -374,6 +465,8 @@ def complete(path: str, value: object) -> str:
         "device": ['target = "serial"'],
         "fault": FAULT.partition("[[fault]]\n")[2].splitlines(),
         "link.flip": ["byte = 1"] if table == "link.flip" else [],
+        "machine": ['ram = "16M"'] if table.startswith("machine") else [],
+        "machine.load": ["dirty_rate = 1"] if table == "machine.load" else [],
     }
     lines.setdefault(table, [])
     kept = [line for line in lines[table] if not line.startswith(f"{key} =")]
@@ -382,7 +475,7 @@ def complete(path: str, value: object) -> str:
     for name, content in lines.items():
         if not content:
             continue
-        head = f"[[{name}]]" if name in {"device", "fault"} else f"[{name}]"
+        head = f"[[{name}]]" if name in SEVERAL else f"[{name}]"
         text += "\n".join([head, *content]) + "\n"
     return text
 
@@ -414,7 +507,7 @@ def test_a_table_where_no_key_has_one_is_refused_by_its_key(
 ) -> None:
     file = tmp_path / "any.toml"
     file.write_text(complete(path, {"x": 1}))
-    place = re.sub(r"^(device|fault)\.", r"\1[0].", path)
+    place = re.sub(r"^(device|fault|machine\.load)\.", r"\1[0].", path)
     with pytest.raises(ScenarioError, match=re.escape(f"{file}: {place}: must be ")):
         load_scenario(file)
 

@@ -14,13 +14,14 @@ from vfiomig.frontends.report.as_json import as_json
 from vfiomig.frontends.report.live import LiveView
 from vfiomig.frontends.report.terminal import print_summary
 from vfiomig.frontends.report.writing import writing_whole
+from vfiomig.frontends.run_sinks import Sinks
 from vfiomig.frontends.scenario import (
     builtin_scenario,
     load_scenario,
     with_destinations,
     with_targets,
 )
-from vfiomig.frontends.simulation import Sinks, simulate
+from vfiomig.frontends.simulation import simulate
 from vfiomig.migration.metrics import Outcome
 
 _OUTPUT = click.Path(path_type=Path)

@@ -6,6 +6,7 @@ the same for the same run.
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from typing import TYPE_CHECKING, Final, cast
 
@@ -39,6 +40,7 @@ def as_dict(report: RunReport) -> dict[str, object]:
             **msgspec.to_builtins(metrics),
             "downtime": metrics.downtime,
             "device_bytes": metrics.device_bytes,
+            "total_time": metrics.ended_at,
         },
         "death": msgspec.to_builtins(report.death),
         "flip_unnoticed": report.flip_unnoticed,
@@ -80,7 +82,16 @@ def _scenario(scenario: Scenario) -> dict[str, object]:
         "load_bandwidth": scenario.load_bandwidth,
         "limits": msgspec.to_builtins(scenario.limits),
         "faults": msgspec.to_builtins(scenario.faults),
+        "machine": msgspec.to_builtins(scenario.machine),
+        "parameters": _parameters(scenario) if scenario.machine else None,
     }
+
+
+def _parameters(scenario: Scenario) -> dict[str, object]:
+    """Return QEMU's parameters and capabilities by QEMU's names."""
+    values = dataclasses.asdict(scenario.parameters)
+    values.pop("rules")  # those of machine.qemu
+    return {name.replace("_", "-"): value for name, value in values.items()}
 
 
 def _devices(report: RunReport) -> list[object]:

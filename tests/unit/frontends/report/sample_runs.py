@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from vfiomig.frontends.device_scenario import DeviceSpec
+from vfiomig.frontends.machine_scenario import LoadSpec, MachineSpec
 from vfiomig.frontends.run_report import (
     Death,
     DeviceReport,
@@ -13,13 +15,12 @@ from vfiomig.frontends.run_report import (
     Verdict,
 )
 from vfiomig.frontends.scenario import (
-    DeviceSpec,
     Fault,
     Flip,
     Scenario,
     builtin_scenario,
 )
-from vfiomig.migration.metrics import Metrics, Outcome, Round, StateChange
+from vfiomig.migration.metrics import Metrics, Outcome, Round, StateChange, StatusChange
 
 MS = 10**6
 MIB = 1 << 20
@@ -100,6 +101,7 @@ def moved(*devices: DeviceReport) -> RunReport:
     metrics = Metrics(
         rounds=rounds,
         state_changes=changes,
+        statuses=[StatusChange(at=0, status="setup")],
         stream_bytes=75 * MIB + 512 * 1024,
         precopy_device_bytes=73 * MIB,
         stop_and_copy_device_bytes=2 * MIB,
@@ -174,6 +176,15 @@ def everything() -> RunReport:
         limits=dataclasses.replace(given.limits, cancel_at=10**9),
         load_bandwidth=1 << 30,
         faults=(fault,),
+        machine=MachineSpec(
+            type="pc-i440fx-7.2",
+            ram=64 * MIB,
+            filled=16 * MIB,
+            qemu="7.2",
+            loads=(
+                LoadSpec(dirty_rate=MIB, working_set=MIB, offset=0, pattern="stride"),
+            ),
+        ),
     )
     report.notes = ["close: port: EIO (Input/output error)"]
     return report

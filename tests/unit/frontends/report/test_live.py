@@ -12,7 +12,7 @@ from rich.console import Console
 from vfiomig.frontends.report.live import LiveView
 
 if TYPE_CHECKING:
-    from vfiomig.frontends.simulation import View
+    from vfiomig.frontends.run_sinks import View
 
 MIB = 1 << 20
 MS = 10**6

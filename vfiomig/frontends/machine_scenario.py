@@ -1,0 +1,190 @@
+"""The machine of a scenario: its RAM, what the guest does to it, QEMU's parameters.
+
+The keys of ``[parameters]`` and ``[capabilities]`` are QEMU's words, with its defaults
+(migrate-set-parameters, migrate-set-capabilities).  The rules are those of
+`frontends.scenario`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+from vfiomig.frontends.toml_values import (
+    REQUIRED,
+    BadKeyError,
+    Key,
+    Table,
+    Tables,
+    one_of,
+    shown,
+    size,
+    whole,
+)
+from vfiomig.migration.loop_rules import LOOP_RULES
+from vfiomig.migration.parameters import MILLISECOND, Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGE: Final = 4096
+_MOST_RAM: Final = 1 << 46  # what QEMU's PCs can address at most, by far
+_TYPE: Final = re.compile(r"pc|q35|pc-i440fx-[0-9]+\.[0-9]+|pc-q35-[0-9]+\.[0-9]+")
+# QEMU 7.2's aliases: the stream has the name that they stand for.
+_ALIASES: Final = {"pc": "pc-i440fx-7.2", "q35": "pc-q35-7.2"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """What the guest does to its RAM: see `vm.workload.RamLoad`."""
+
+    dirty_rate: int
+    working_set: int | None
+    offset: int
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """A guest: QEMU's name of its machine, bytes of RAM, and what it does.
+
+    ``filled`` bytes of RAM, from its start, are not zero when it begins.  ``qemu`` is
+    the version whose loop it follows, a key of `LOOP_RULES`.
+    """
+
+    type: str
+    ram: int
+    filled: int
+    qemu: str
+    loads: tuple[LoadSpec, ...]
+
+    @property
+    def family(self) -> str:
+        """Which PC it is: "pc" or "q35"."""
+        return "q35" if "q35" in self.type else "pc"
+
+
+def _machine_type(value: object) -> str:
+    if not isinstance(value, str) or not _TYPE.fullmatch(value):
+        message = (
+            'must be a PC of QEMU such as "pc", "q35" or "pc-i440fx-7.2", not '
+            f"{shown(value)}"
+        )
+        raise ValueError(message)
+    return _ALIASES.get(value, value)
+
+
+def _pages(low: int) -> Callable[[object], int]:
+    """Return a parser of bytes that are whole pages."""
+    bytes_of = size(low)
+
+    def parse(value: object) -> int:
+        number = cast("int", bytes_of(value))
+        if number > _MOST_RAM:
+            message = f"must be at most 64T, not {shown(value)}"
+            raise ValueError(message)
+        if number % PAGE:
+            message = f"must be whole pages of {PAGE} bytes, not {shown(value)}"
+            raise ValueError(message)
+        return number
+
+    return parse
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        message = f"must be true or false, not {shown(value)}"
+        raise ValueError(message)
+    return value
+
+
+def _make_machine(
+    *, ram: int, filled: int, load: tuple[LoadSpec, ...], **rest: str
+) -> MachineSpec:
+    if filled > ram:
+        raise BadKeyError("filled", f"is {filled} bytes, and there are {ram} of RAM")
+    for number, each in enumerate(load):
+        end = each.offset + (each.working_set or 0)
+        if end > ram or each.offset == ram:
+            place = f"load[{number}].working_set"
+            raise BadKeyError(place, f"ends at byte {end} of {ram} of RAM")
+    return MachineSpec(ram=ram, filled=filled, loads=load, **rest)
+
+
+_LOAD: Final = Table(
+    written="[[machine.load]]",
+    make=LoadSpec,
+    keys={
+        "dirty_rate": Key(size(0), REQUIRED),
+        "working_set": Key(_pages(PAGE)),
+        "offset": Key(_pages(0), 0),
+        "pattern": Key(one_of("stride", "random"), "stride"),
+    },
+)
+MACHINE: Final = Table(
+    written="[machine]",
+    make=_make_machine,
+    keys={
+        "type": Key(_machine_type, _ALIASES["pc"]),
+        "ram": Key(_pages(PAGE), REQUIRED),
+        "filled": Key(_pages(0), 0),
+        "qemu": Key(one_of(*LOOP_RULES), "7.2"),
+        "load": Key(Tables(table=_LOAD), ()),
+    },
+)
+_DEFAULTS: Final = Parameters()
+PARAMETERS: Final = Table(
+    written="[parameters]",
+    make=dict,
+    keys={
+        "max-bandwidth": Key(size(0), _DEFAULTS.max_bandwidth),
+        "downtime-limit": Key(whole(0, 2_000_000)),  # QEMU's highest
+        "avail-switchover-bandwidth": Key(size(0), 0),
+        "multifd-channels": Key(whole(1, 255), _DEFAULTS.multifd_channels),
+        "throttle-trigger-threshold": Key(
+            whole(1, 100), _DEFAULTS.throttle_trigger_threshold
+        ),
+        "cpu-throttle-initial": Key(whole(1, 99), _DEFAULTS.cpu_throttle_initial),
+        "cpu-throttle-increment": Key(whole(1, 99), _DEFAULTS.cpu_throttle_increment),
+        "cpu-throttle-tailslow": Key(_flag, default=False),
+        "max-cpu-throttle": Key(whole(1, 99), _DEFAULTS.max_cpu_throttle),
+    },
+)
+CAPABILITIES: Final = Table(
+    written="[capabilities]",
+    make=dict,
+    keys={
+        "auto-converge": Key(_flag, default=False),
+        "multifd": Key(_flag, default=False),
+        "pause-before-switchover": Key(_flag, default=False),
+    },
+)
+
+
+def parameters_of(
+    values: dict[str, object],
+    capabilities: dict[str, object],
+    machine: MachineSpec | None,
+    downtime: int,
+) -> Parameters:
+    """Put QEMU's words together; ``downtime`` (ns) is the limit if they have none.
+
+    Raises:
+        BadKeyError: there is no machine that they could be of.
+    """
+    if machine is None:
+        if values != PARAMETERS({}) or capabilities != CAPABILITIES({}):
+            reason = "these are of a machine: there is no [machine] with RAM"
+            raise BadKeyError("parameters", reason)
+        return Parameters(downtime_limit=downtime)
+    given = {name.replace("-", "_"): value for name, value in values.items()}
+    limit = cast("int | None", given.pop("downtime_limit"))
+    given |= {name.replace("-", "_"): on for name, on in capabilities.items()}
+    # Each value was made by the parser of its own key.
+    make = cast("Callable[..., Parameters]", Parameters)
+    return make(
+        **given,
+        downtime_limit=downtime if limit is None else limit * MILLISECOND,
+        rules=LOOP_RULES[machine.qemu],
+    )
