@@ -72,6 +72,7 @@ class RunReport:
     it ended as the scenario expects, with nothing lost.  ``flip_unnoticed``: a bit
     arrived flipped, and the destination ran all the same.  ``lost`` are devices that
     the source could not bring back, each with the reason.  ``notes`` are remarks.
+    Behind the devices comes the RAM of a machine.
     """
 
     scenario: Scenario
@@ -84,3 +85,9 @@ class RunReport:
     flip_unnoticed: bool = False
     lost: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def with_states(self) -> list[DeviceReport]:
+        """Those of ``devices`` that have a device_state: all but a machine's RAM."""
+        names = {device.name for device in self.scenario.devices}
+        return [device for device in self.devices if device.name in names]

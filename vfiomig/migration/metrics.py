@@ -42,6 +42,11 @@ class Round:
     # The last look found a buffer of 0 bytes, or none: it would go on for ever.
     is_idle: bool = False
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of buffers and pages, as pending bytes are counted."""
+        return self.device_bytes + self.ram_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChange:
@@ -109,6 +114,11 @@ class Metrics:
         if self.stopped_at is None or self.resumed_at is None:
             return None
         return self.resumed_at - self.stopped_at
+
+    @property
+    def stop_and_copy_bytes(self) -> int:
+        """Bytes of buffers and pages that were sent behind the stop."""
+        return self.stop_and_copy_device_bytes + self.stop_and_copy_ram_bytes
 
     @property
     def device_bytes(self) -> int:

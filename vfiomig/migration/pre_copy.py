@@ -165,7 +165,7 @@ class PreCopy:
 def _is_over(current: Round) -> bool:
     """Tell whether a round sent what was pending, or cannot."""
     return (
-        current.device_bytes + current.ram_bytes >= current.pending_bytes
+        current.sent_bytes >= current.pending_bytes
         or current.is_idle
         or current.buffers >= _ROUND_LIMIT
     )

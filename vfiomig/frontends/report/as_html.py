@@ -15,6 +15,12 @@ import vfiomig
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.bars import bar_chart
 from vfiomig.frontends.report.parameters import command_of, parameters
+from vfiomig.frontends.report.parts import (
+    machine_figures,
+    pre_copy_words,
+    rounds_words,
+    stop_and_copy_words,
+)
 from vfiomig.frontends.report.timeline import switch_over_timeline, whole_timeline
 from vfiomig.frontends.report.units import bytes_text, time_text
 from vfiomig.frontends.report.verdict import (
@@ -86,16 +92,14 @@ def _facts(report: RunReport) -> dict[str, object]:
 def _figures(report: RunReport) -> list[tuple[str, str, str]]:
     """Return the numbers that a reader looks for first: what, how much, and beside."""
     metrics = report.metrics
-    rounds = len(metrics.rounds)
     total = metrics.ended_at
+    pre_copied, precopy_parts = pre_copy_words(report)
+    rounds = rounds_words(metrics)
     return [
         ("downtime", *downtime_words(metrics, report.scenario.limits.downtime)),
-        (
-            "pre-copy",
-            bytes_text(metrics.precopy_device_bytes),
-            "1 round" if rounds == 1 else f"{rounds} rounds",
-        ),
-        ("stop-and-copy", bytes_text(metrics.stop_and_copy_device_bytes), ""),
+        ("pre-copy", pre_copied, "; ".join(filter(None, (rounds, precopy_parts)))),
+        ("stop-and-copy", *stop_and_copy_words(report)),
+        *machine_figures(report),
         ("stream", bytes_text(metrics.stream_bytes), "framing included"),
         (
             "whole migration",
@@ -111,7 +115,7 @@ def _round_row(one: Round) -> list[str]:
         time_text(one.began_at),
         time_text(one.ended_at - one.began_at) if one.ended_at else "-",
         bytes_text(one.pending_bytes),
-        bytes_text(one.device_bytes),
+        bytes_text(one.sent_bytes),
         str(one.buffers),
         str(one.polls),
     ]

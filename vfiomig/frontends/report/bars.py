@@ -65,11 +65,11 @@ class BarChart:
 
 def bar_chart(metrics: Metrics) -> BarChart | None:
     """Return the bytes of each round and of stop-and-copy; None if there were none."""
-    sent = [one.device_bytes for one in metrics.rounds]
+    sent = [one.sent_bytes for one in metrics.rounds]
     pending: list[int | None] = [one.pending_bytes for one in metrics.rounds]
     names = [f"round {one.number}" for one in metrics.rounds]
     if metrics.stopped_at is not None:
-        sent.append(metrics.stop_and_copy_device_bytes)
+        sent.append(metrics.stop_and_copy_bytes)
         pending.append(None)
         names.append("stop-and-copy")
     if not (highest := _highest(sent, [count or 0 for count in pending])):

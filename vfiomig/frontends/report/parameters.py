@@ -36,6 +36,7 @@ def parameters(scenario: Scenario) -> list[tuple[str, str]]:
         ("conduct", scenario.conduct),
         ("transport", scenario.transport),
         ("warm-up", f"{scenario.warm_up} units of guest traffic"),
+        *_machine_rows(scenario),
         ("link", f"{rate_text(link.bandwidth)}, {time_text(link.latency)} one way"),
         ("access at the source", time_text(scenario.source_access_cost)),
         ("access at the destination", time_text(scenario.destination_access_cost)),
@@ -51,6 +52,25 @@ def parameters(scenario: Scenario) -> list[tuple[str, str]]:
         rows.append(("flipped", f"bit {link.flip.bit} of byte {link.flip.byte}"))
     rows += [("fault", _fault_text(fault)) for fault in scenario.faults]
     return [*rows, ("expected", scenario.expected.value)]
+
+
+def _machine_rows(scenario: Scenario) -> list[tuple[str, str]]:
+    machine, given = scenario.machine, scenario.parameters
+    if machine is None:
+        return []
+    ram = f"{bytes_text(machine.ram)}, {bytes_text(machine.filled)} of it filled"
+    rows = [("machine", machine.type), ("RAM", ram)]
+    for load in machine.loads:
+        where = bytes_text(load.working_set or machine.ram - load.offset)
+        rate = rate_text(load.dirty_rate)
+        rows.append(("load", f"{rate} into {where}, {load.pattern}"))
+    limit = rate_text(given.max_bandwidth) if given.max_bandwidth else "none"
+    rows += [("QEMU's loop", machine.qemu), ("max-bandwidth", limit)]
+    if given.auto_converge:
+        rows.append(("auto-converge", "on"))
+    if given.multifd:
+        rows.append(("multifd", f"{given.multifd_channels} channels"))
+    return rows
 
 
 def _fault_text(fault: Fault) -> str:

@@ -14,6 +14,12 @@ from rich.text import Text
 
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.parameters import command_of
+from vfiomig.frontends.report.parts import (
+    machine_figures,
+    pre_copy_words,
+    rounds_words,
+    stop_and_copy_words,
+)
 from vfiomig.frontends.report.units import bytes_text, time_text
 from vfiomig.frontends.report.verdict import (
     Tone,
@@ -123,20 +129,26 @@ def _round_cells(one: Round) -> Iterator[str]:
     ended = one.ended_at >= one.began_at and one.ended_at > 0
     yield time_text(one.ended_at - one.began_at) if ended else "-"
     yield bytes_text(one.pending_bytes)
-    yield bytes_text(one.device_bytes)
+    yield bytes_text(one.sent_bytes)
     yield str(one.polls)
 
 
 def _figures(report: RunReport) -> Iterator[tuple[str, str]]:
     metrics = report.metrics
-    rounds = "1 round" if len(metrics.rounds) == 1 else f"{len(metrics.rounds)} rounds"
-    yield "pre-copy", f"{bytes_text(metrics.precopy_device_bytes)} in {rounds}"
-    yield "stop-and-copy", bytes_text(metrics.stop_and_copy_device_bytes)
+    total, parts = pre_copy_words(report)
+    yield "pre-copy", _with_parts(f"{total} in {rounds_words(metrics)}", parts)
+    yield "stop-and-copy", _with_parts(*stop_and_copy_words(report))
+    for what, figure, beside in machine_figures(report):
+        yield what, f"{figure}, {beside}" if beside else figure
     yield "stream", f"{bytes_text(metrics.stream_bytes)}, framing included"
     downtime, beside = downtime_words(metrics, report.scenario.limits.downtime)
     yield "downtime", f"{downtime} ({beside})"
     if metrics.ended_at is not None:
         yield "ended", f"at {time_text(metrics.ended_at)} of virtual time"
+
+
+def _with_parts(total: str, parts: str) -> str:
+    return f"{total} ({parts})" if parts else total
 
 
 def _devices_table(report: RunReport) -> Table:

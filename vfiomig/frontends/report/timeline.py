@@ -182,7 +182,7 @@ def _timeline(
         y += _GAP
         headings.append((y, party))
         y += _LANE - 4
-        for device in report.devices:
+        for device in report.with_states:
             changes = _changes(report.metrics, party, device.name)
             name = plain(device.name)
             lane = Lane(
@@ -244,7 +244,7 @@ def _rounds(metrics: Metrics, window: _Window) -> list[Segment]:
         end = max(one.ended_at, one.began_at)
         if window.shows(one.began_at, end):
             x = window.x(one.began_at)
-            title = f"round {one.number}: {bytes_text(one.device_bytes)}"
+            title = f"round {one.number}: {bytes_text(one.sent_bytes)}"
             segment = Segment(
                 x=x,
                 width=_width(x, window.x(end)),

@@ -1,0 +1,54 @@
+"""What a migration moved, part by part, in words for a reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vfiomig.frontends.report.units import bytes_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vfiomig.frontends.run_report import RunReport
+    from vfiomig.migration.metrics import Metrics
+
+
+def pre_copy_words(report: RunReport) -> tuple[str, str]:
+    """Say what went while the source ran, and what of it was what."""
+    metrics = report.metrics
+    devices, ram = metrics.precopy_device_bytes, metrics.precopy_ram_bytes
+    total = bytes_text(devices + ram)
+    if report.scenario.machine is None:
+        return total, ""
+    return total, f"{bytes_text(ram)} of RAM, {bytes_text(devices)} of devices"
+
+
+def stop_and_copy_words(report: RunReport) -> tuple[str, str]:
+    """Say what went while nobody ran, and what of it was what."""
+    metrics = report.metrics
+    devices, ram = metrics.stop_and_copy_device_bytes, metrics.stop_and_copy_ram_bytes
+    rest = metrics.config_bytes + metrics.vmdesc_bytes
+    total = bytes_text(devices + ram + rest)
+    if report.scenario.machine is None:
+        return total, ""
+    parts = f"{bytes_text(ram)} of RAM, {bytes_text(devices)} of devices"
+    return total, f"{parts}, {bytes_text(rest)} of configuration"
+
+
+def rounds_words(metrics: Metrics) -> str:
+    """Count the rounds."""
+    count = len(metrics.rounds)
+    return "1 round" if count == 1 else f"{count} rounds"
+
+
+def machine_figures(report: RunReport) -> Iterator[tuple[str, str, str]]:
+    """Yield what is told of a machine only: what, how much, and beside it."""
+    if report.scenario.machine is None:
+        return
+    metrics = report.metrics
+    pages = f"{metrics.normal_pages} pages, {metrics.zero_pages} zero pages"
+    syncs = f"{metrics.dirty_syncs} dirty syncs"
+    if metrics.cpu_throttle:
+        syncs += f", the guest throttled by {metrics.cpu_throttle} %"
+    yield "RAM", pages, syncs
+    yield "status", " > ".join(each.status for each in metrics.statuses), ""
