@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.migration.transport.base import ByteStream, Pair
+from vfiomig.migration.transport.base import ByteStream, Listener, Pair
+from vfiomig.migration.transport.channels import ChannelsError, IncomingChannels
 from vfiomig.migration.transport.check import check_transport
+from vfiomig.migration.transport.check_channels import check_channels
 from vfiomig.migration.transport.faults import CutLink, FlipBit, Tee
-from vfiomig.migration.transport.memory import make_memory_pair
-from vfiomig.migration.transport.stream_socket import SocketStream
-from vfiomig.migration.transport.tcp import make_tcp_pair
-from vfiomig.migration.transport.unix import make_unix_pair
+from vfiomig.migration.transport.memory import listen_memory, make_memory_pair
+from vfiomig.migration.transport.stream_socket import SocketListener, SocketStream
+from vfiomig.migration.transport.tcp import connect_tcp, listen_tcp, make_tcp_pair
+from vfiomig.migration.transport.unix import connect_unix, listen_unix, make_unix_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
+    "LISTENERS",
     "PAIRS",
     "ByteStream",
+    "ChannelsError",
     "CutLink",
     "FlipBit",
+    "IncomingChannels",
+    "Listener",
     "Pair",
+    "SocketListener",
     "SocketStream",
     "Tee",
+    "check_channels",
     "check_transport",
+    "connect_tcp",
+    "connect_unix",
+    "listen_memory",
+    "listen_tcp",
+    "listen_unix",
     "make_memory_pair",
     "make_tcp_pair",
     "make_unix_pair",
@@ -34,4 +47,9 @@ PAIRS: Final[Mapping[str, Callable[[], Pair]]] = {
     "memory": make_memory_pair,
     "unix": make_unix_pair,
     "tcp": make_tcp_pair,
+}
+LISTENERS: Final[Mapping[str, Callable[[], Listener]]] = {
+    "memory": listen_memory,
+    "unix": listen_unix,
+    "tcp": listen_tcp,
 }

@@ -70,3 +70,39 @@ class ByteStream(Protocol):
 
 Pair: TypeAlias = tuple[ByteStream, ByteStream]
 """The two ends of one link; which is the source's is up to the caller."""
+
+
+class Listener(Protocol):
+    """Where the destination waits for the channels of a migration. It never blocks.
+
+    All channels come to the one address that it listens at, in any order, and
+    `IncomingChannels` tells them apart. Who closes a connection is who has it: the
+    listener lets go of those that it has handed out.
+    """
+
+    def connect(self) -> ByteStream:
+        """Return the source's end of a new connection, before anyone has accepted it.
+
+        What is sent through it may wait until it is accepted. A transport whose
+        connections take time answers "none now" until this one stands.
+
+        Raises ConnectionRefusedError when nobody listens any more, BlockingIOError when
+        so many connections wait to be accepted that there is no place, and another
+        OSError when the process has no descriptors left.
+        """
+
+    def accept(self) -> ByteStream | None:
+        """Return the destination's end of a connection, None while none waits.
+
+        Raises OSError when the process has no descriptors left, and ValueError after
+        ``close()``.
+        """
+
+    def fileno(self) -> int | None:
+        """Return what is readable when a connection waits; None as for a stream."""
+
+    def close(self) -> None:
+        """Listen no more. Connections that were not accepted are lost to their source.
+
+        Closing again does nothing.
+        """

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -24,6 +25,49 @@ def make_memory_pair() -> Pair:
     """Return both ends of a link within this process."""
     there, back = _Lane(), _Lane()
     return MemoryStream(there, back), MemoryStream(back, there)
+
+
+def listen_memory() -> MemoryListener:
+    """Listen for links within this process."""
+    return MemoryListener()
+
+
+class MemoryListener:
+    """Where links within this process begin; a Listener."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[MemoryStream] = deque()
+        self._closed = False
+
+    def connect(self) -> MemoryStream:
+        """Return one end of a new link, whose other end waits to be accepted.
+
+        Raises ConnectionRefusedError after ``close()``.
+        """
+        if self._closed:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
+        there, back = _Lane(), _Lane()
+        self._waiting.append(MemoryStream(back, there))
+        return MemoryStream(there, back)
+
+    def accept(self) -> MemoryStream | None:
+        """Return the other end of the link that has waited longest; None if none does.
+
+        Raises ValueError after ``close()``.
+        """
+        if self._closed:
+            message = "this listener is closed"
+            raise ValueError(message)
+        return self._waiting.popleft() if self._waiting else None
+
+    def fileno(self) -> None:
+        """Return None: only a call of ``connect()`` can change anything here."""
+
+    def close(self) -> None:
+        """Close what was not accepted: its source reads the end of the stream."""
+        self._closed = True
+        while self._waiting:
+            self._waiting.popleft().close()
 
 
 class MemoryStream:

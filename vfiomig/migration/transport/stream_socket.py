@@ -1,4 +1,4 @@
-"""A connected stream socket as a ByteStream.
+"""A connected stream socket as a ByteStream, and a listening one as a Listener.
 
 The kernel's answers pass unchanged, but for two: EAGAIN becomes "none now", and a peer
 that left is an exception, never SIGPIPE, whatever the process does with that signal.
@@ -10,7 +10,13 @@ resets the link (a TCP RST, and unix(7) sockets alike), so that its peer's
 
 from __future__ import annotations
 
+import errno
 import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class SocketStream:
@@ -76,3 +82,62 @@ class SocketStream:
         if self._is_closed():
             message = "this end of the socket is closed"
             raise ValueError(message)
+
+
+class SocketListener:
+    """A listening SOCK_STREAM socket; a Listener that owns it.
+
+    ``address`` is what another process connects to.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        connect: Callable[[Any], SocketStream],
+        *,
+        path: str = "",
+    ) -> None:
+        listening.settimeout(0)
+        self._socket = listening
+        self._connect = connect
+        self._path = path
+        self.address: Any = listening.getsockname()
+
+    def connect(self) -> SocketStream:
+        """Connect to the socket's address.
+
+        Raises ConnectionRefusedError after ``close()``, and OSError as connect(2).
+        """
+        if self.fileno() is None:
+            # Somebody else may listen there by now.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
+        return self._connect(self.address)
+
+    def accept(self) -> SocketStream | None:
+        """Accept the connection that has waited longest; None for EAGAIN.
+
+        Raises OSError when the process has no descriptors left, and ValueError after
+        ``close()``.
+        """
+        if self.fileno() is None:
+            message = "this listener is closed"
+            raise ValueError(message)
+        try:
+            accepted, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            # ECONNABORTED: it has left before it was accepted.
+            return None
+        return SocketStream(accepted)
+
+    def fileno(self) -> int | None:
+        """Return the socket's descriptor, None once it is closed."""
+        number = self._socket.fileno()
+        return None if number < 0 else number
+
+    def close(self) -> None:
+        """Close the socket, and remove its path."""
+        if self.fileno() is None:
+            return
+        self._socket.close()
+        if self._path:
+            Path(self._path).unlink(missing_ok=True)
