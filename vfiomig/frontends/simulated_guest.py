@@ -25,7 +25,7 @@ def make_guest(spec: MachineSpec, party: str, seed: int) -> Machine:
         if spec.filled:
             fill(memory, spec.filled, seed)
         loads = [
-            Workload(memory, _load(each, spec, seed + number))
+            Workload(memory, ram_load(each, spec, seed + number))
             for number, each in enumerate(spec.loads)
         ]
     except BaseException:
@@ -34,7 +34,8 @@ def make_guest(spec: MachineSpec, party: str, seed: int) -> Machine:
     return Machine(spec.type, memory, loads, RunState.RUNNING)
 
 
-def _load(spec: LoadSpec, machine: MachineSpec, seed: int) -> RamLoad:
+def ram_load(spec: LoadSpec, machine: MachineSpec, seed: int) -> RamLoad:
+    """Return what a load of a scenario does to the RAM of its machine."""
     return RamLoad(
         dirty_rate=spec.dirty_rate,
         working_set=spec.working_set or machine.ram - spec.offset,
@@ -70,9 +71,9 @@ class RamWitness:
 
     def after_failure(self) -> None:
         """Take what the source goes on with, before its guest writes."""
-        if self.digests.source_at_stop is not None:
-            self.digests.source_before_failure = self.digests.source_at_stop
-            self.digests.source_after_failure = self._digest(0)
+        found = self.digests.source_after_failure = self._digest(0)
+        # One that was not stopped has written since: nothing but itself to compare.
+        self.digests.source_before_failure = self.digests.source_at_stop or found
 
     def report(self) -> list[DeviceReport]:
         """Return RAM as one of the things that moved; nothing without a guest."""

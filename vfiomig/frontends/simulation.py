@@ -19,25 +19,22 @@ from vfiomig.frontends.run_report import Death, DeviceReport, Digests, RunReport
 from vfiomig.frontends.run_sinks import Sinks
 from vfiomig.frontends.scenario import ScenarioError
 from vfiomig.frontends.simulated_guest import RamWitness
+from vfiomig.frontends.simulated_link import SimulatedLink
 from vfiomig.frontends.simulated_machine import SimulatedMachine
 from vfiomig.frontends.verdicts import judge_devices, run_is_ok
 from vfiomig.migration.clock import Channel, LinkModel, VirtualClock
 from vfiomig.migration.convergence import DowntimeEstimate, Limits
 from vfiomig.migration.destination import Destination
-from vfiomig.migration.exchange import Party, exchange
 from vfiomig.migration.metrics import Metrics, Outcome
 from vfiomig.migration.observer import Unobserved
 from vfiomig.migration.source import Source
-from vfiomig.migration.transport import PAIRS
-from vfiomig.migration.transport.faults import CutLink, FlipBit, Tee
 from vfiomig.protocol.errors import DriverDiedError, VfiomigError
 from vfiomig.protocol.history import Header, RegionShape
 
 if TYPE_CHECKING:
     from vfiomig.frontends.scenario import Fault, Scenario
     from vfiomig.frontends.simulated_machine import SimulatedDevice
-    from vfiomig.migration.side import Ending
-    from vfiomig.migration.transport.base import ByteStream
+    from vfiomig.migration.side import Ending, MigratingMachine
 
 
 def simulate(scenario: Scenario, sinks: Sinks | None = None) -> RunReport:
@@ -65,11 +62,9 @@ class _Run(Unobserved):
         self._log = HistoryWriter(sinks.history) if sinks.history is not None else None
         self._metrics = Metrics()
         self._digests = {spec.name: Digests() for spec in scenario.devices}
-        self._link = LinkModel(scenario.link.bandwidth, scenario.link.latency)
+        self._link_model = LinkModel(scenario.link.bandwidth, scenario.link.latency)
+        self._link = SimulatedLink(scenario, sinks.stream)
         self._machines: list[SimulatedMachine] = []
-        self._streams: list[ByteStream] = []
-        self._cut: CutLink | None = None
-        self._flip: FlipBit | None = None
         self._death: Death | None = None
         self._start_failure = ""
         self._armed: set[int] = set()  # places of faults whose moment came
@@ -87,7 +82,8 @@ class _Run(Unobserved):
         outcome = self._outcome(endings)
         if outcome is not Outcome.COMPLETED:
             self._ram.after_failure()
-        self._require_link_faults(outcome)
+        if outcome is Outcome.COMPLETED:
+            self._link.require_faults(self._metrics.stream_bytes)
         devices = [
             DeviceReport(
                 name=spec.name, target=spec.target, digests=self._digests[spec.name]
@@ -105,7 +101,7 @@ class _Run(Unobserved):
             devices=devices,
             metrics=self._metrics,
             death=self._death,
-            flip_unnoticed=outcome is Outcome.COMPLETED and self._flip is not None,
+            flip_unnoticed=outcome is Outcome.COMPLETED and self._link.flips,
             lost=[f"{name}: {in_words(why)}" for e in endings for name, why in e.lost],
         )
         report.notes += remarks_on_faults(self._scenario, outcome, self._armed)
@@ -116,8 +112,7 @@ class _Run(Unobserved):
 
     def close(self) -> None:
         """Let everything go that is still held."""
-        for stream in self._streams:
-            stream.close()
+        self._link.close()
         for machine in self._machines:
             machine.close()
         if self._log is not None:
@@ -148,37 +143,22 @@ class _Run(Unobserved):
             return []
 
     def _exchange(self) -> list[Ending]:
-        outgoing, incoming = self._open_link()
-        forth = Channel(self._link, self._source.clock, self._destination.clock)
-        back = Channel(self._link, self._destination.clock, self._source.clock)
-        source = Party(
-            self._make_source().migrate(), outgoing, outgoing=forth, incoming=back
+        forth = Channel(self._link_model, self._source.clock, self._destination.clock)
+        back = Channel(self._link_model, self._destination.clock, self._source.clock)
+        return self._link.run(
+            lambda machine: self._make_source(machine).migrate(),
+            lambda machine: self._make_destination(machine).load(),
+            (self._source, self._destination),
+            (forth, back),
         )
-        destination = Party(
-            self._make_destination().load(), incoming, outgoing=back, incoming=forth
-        )
-        exchange(source, destination)
-        return [source.result(), destination.result()]
 
-    def _open_link(self) -> tuple[ByteStream, ByteStream]:
-        near, far = PAIRS[self._scenario.transport]()
-        self._streams += near, far
-        if self._sinks.stream is not None:
-            near = Tee(near, self._sinks.stream)
-        link = self._scenario.link
-        if link.flip is not None:
-            near = self._flip = FlipBit(near, link.flip.byte, link.flip.bit)
-        if link.cut is not None:
-            near = self._cut = CutLink(near, link.cut)
-        return near, far
-
-    def _make_source(self) -> Source:
+    def _make_source(self, machine: MigratingMachine | None) -> Source:
         limits = self._scenario.limits
         return Source(
             self._source.participants(),
             clock=self._source.clock,
             estimate=DowntimeEstimate(
-                link=self._link, load_bandwidth=self._scenario.load_bandwidth
+                link=self._link_model, load_bandwidth=self._scenario.load_bandwidth
             ),
             limits=Limits(
                 downtime=limits.downtime,
@@ -189,17 +169,17 @@ class _Run(Unobserved):
             metrics=self._metrics,
             guest=self._source,
             observer=self,
-            machine=self._source.migrating(),
+            machine=machine,
         )
 
-    def _make_destination(self) -> Destination:
+    def _make_destination(self, machine: MigratingMachine | None) -> Destination:
         return Destination(
             self._destination.participants(),
             clock=self._destination.clock,
             metrics=self._metrics,
             load_bandwidth=self._scenario.load_bandwidth,
             observer=self,
-            machine=self._destination.migrating(),
+            machine=machine,
         )
 
     def _warm_up(self) -> bool:
@@ -324,7 +304,7 @@ class _Run(Unobserved):
             return ""
         if outcome is Outcome.INTERRUPTED:
             return f"after {self._metrics.stream_bytes} bytes of the stream"
-        if self._cut is not None and self._cut.happened:
+        if self._link.was_cut:
             return f"the link was cut at byte {self._scenario.link.cut}"
         return cause_of(*endings) if endings else self._start_failure
 
@@ -343,19 +323,6 @@ class _Run(Unobserved):
     def _device_of(self, fault: Fault) -> SimulatedDevice:
         machine = self._source if fault.party == "source" else self._destination
         return machine.device(fault.device)
-
-    def _require_link_faults(self, outcome: Outcome) -> None:
-        """Refuse a scenario that breaks the stream behind its end.
-
-        Raises:
-            ScenarioError: naming the key.
-        """
-        if outcome is not Outcome.COMPLETED:
-            return
-        sent = self._metrics.stream_bytes
-        for key, fault in (("flip.byte", self._flip), ("cut", self._cut)):
-            if fault is not None and not fault.happened:
-                raise self._wrong(f"link.{key}", f"the stream has only {sent} bytes")
 
     def _wrong(self, key: str, reason: str) -> ScenarioError:
         file = self._scenario.file or "the built-in scenario"

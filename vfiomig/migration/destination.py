@@ -88,7 +88,10 @@ class Destination:
         ]
         if machine is not None:
             memory = machine.machine.memory
-            handlers.insert(0, RamLoading(memory, self._incoming, metrics))
+            ram = RamLoading(
+                memory, self._incoming, metrics, machine.channels, machine.places
+            )
+            handlers.insert(0, ram)
         self._waiting = handlers
         self._open_sections: dict[int, LoadHandler] = {}
         self._numbered: dict[int, LoadHandler] = {}
@@ -168,8 +171,7 @@ class Destination:
                 f"section {section} belongs to no device of this machine"
             )
         handler = self._waiting.pop(0)
-        rest = handler.start_rest + framing.section_foot(section)
-        yield from self._incoming.expect(rest, f"the START section of {handler.name}")
+        yield from handler.load_start(section)
         self._open_sections[section] = self._numbered[section] = handler
 
     def _load_part(self, section: int) -> Steps[None]:

@@ -53,7 +53,11 @@ class DeviceLoading:
         self._load_bandwidth = load_bandwidth
         self._loaded = 0
         self.name = device.name
-        self.start_rest = framing.start_rest(device.idstr)
+
+    def load_start(self, section: int) -> Steps[None]:
+        """Read the START section, which says nothing but whose it is."""
+        rest = framing.start_rest(self._device.idstr) + framing.section_foot(section)
+        yield from self._incoming.expect(rest, f"the START section of {self.name}")
 
     def load_part(self, section: int) -> Steps[None]:
         """Take one buffer in, or the sign of none."""

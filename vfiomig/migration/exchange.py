@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+)
 
 from vfiomig.protocol.errors import VfiomigError
 
@@ -65,6 +73,34 @@ class Consumed(NamedTuple):
     view: bytes = b""
 
 
+class Elsewhere(NamedTuple):
+    """Date ``size`` bytes that go by another channel of the same link now.
+
+    So the channels share the link, and who receives dates the same bytes as `Consumed`
+    when all of them have come: no date depends on which channel was faster.
+    """
+
+    size: int
+    view: bytes = b""
+
+
+class Wait(NamedTuple):
+    """Go on when ``until`` says so: it is asked whenever anything has moved."""
+
+    until: Callable[[], bool]
+    view: bytes = b""
+
+
+class Beside(Protocol):
+    """What moves beside the two parties: other channels of the same migration."""
+
+    def step(self) -> bool:
+        """Do what can be done now; tell whether that was anything."""
+
+    def wait_on(self, selector: selectors.BaseSelector) -> bool:
+        """Register what it waits for; tell whether there is any."""
+
+
 class Finish(NamedTuple):
     """Send no more: after what was sent the peer reads the end of the stream."""
 
@@ -77,7 +113,7 @@ class Close(NamedTuple):
     view: bytes = b""
 
 
-Step = Send | Receive | ReceiveSome | Consumed | Finish | Close
+Step = Send | Receive | ReceiveSome | Consumed | Elsewhere | Wait | Finish | Close
 Steps = Generator[Step, int, _Result]
 
 
@@ -106,6 +142,7 @@ class Party(Generic[_Result]):
         self._date_received = incoming.receive if incoming is not None else _undated
         self._rest: memoryview | None = None  # of the step in hand
         self._more: list[memoryview | bytes] = []  # what it sends behind that
+        self._until: Callable[[], bool] | None = None
         self._receives = False
         self._least = _ALL
         self._date = self._date_sent
@@ -129,7 +166,7 @@ class Party(Generic[_Result]):
         """
         rest = self._rest
         if rest is None:
-            return False
+            return self._goes_on()
         try:
             if self._receives:
                 moved = self._stream.receive_into(rest)
@@ -161,7 +198,7 @@ class Party(Generic[_Result]):
     def wait_on(self, selector: selectors.BaseSelector) -> bool:
         """Register for what the step in hand waits for; False if nothing can be."""
         number = self._stream.fileno()
-        if self.is_over or number is None:
+        if self.is_over or self._rest is None or number is None:
             return False
         event = selectors.EVENT_READ if self._receives else selectors.EVENT_WRITE
         selector.register(number, event)
@@ -169,16 +206,31 @@ class Party(Generic[_Result]):
 
     def give_up(self, why: StalledError) -> bool:
         """Raise ``why`` where the step in hand is; False if that can change nothing."""
-        if self._rest is None or self._has_stalled:
+        if self.is_over or self._has_stalled:
             return False
         self._has_stalled = True
-        self._rest.release()
-        self._resume(self._steps.throw, why)
+        self.fail(why)
+        return True
+
+    def fail(self, error: OSError | VfiomigError) -> None:
+        """Raise ``error`` where the step in hand is: something beside it failed."""
+        if self.is_over:
+            return
+        if self._rest is not None:
+            self._rest.release()
+        self._resume(self._steps.throw, error)
+
+    def _goes_on(self) -> bool:
+        """Tell whether what the generator waits for has come; then let it go on."""
+        if self._until is None or not self._until():
+            return False
+        self._resume(self._steps.send, 0)
         return True
 
     def _resume(self, go_on: Callable[[Any], Step], answer: int | Exception) -> None:
         """Let the generator run to its next step."""
         self._rest, self._done = None, 0
+        self._until = None
         self._more = []
         try:
             request = go_on(answer)
@@ -187,8 +239,13 @@ class Party(Generic[_Result]):
                     self._stream.finish()
                 elif request.__class__ is Close:
                     self._stream.close()
-                elif request.__class__ is Consumed:
+                elif isinstance(request, Consumed):
                     self._date_received(request.size)
+                elif isinstance(request, Elsewhere):
+                    self._date_sent(request.size)
+                elif isinstance(request, Wait) and not request.until():
+                    self._until = request.until
+                    return
                 request = self._steps.send(0)
         except StopIteration as end:
             self._value = end.value
@@ -224,9 +281,14 @@ def _undated(size: int) -> None:
 
 
 def exchange(
-    source: Party[Any], destination: Party[Any], *, patience: float = PATIENCE
+    source: Party[Any],
+    destination: Party[Any],
+    *beside: Beside,
+    patience: float = PATIENCE,
 ) -> None:
     """Run two parties until both are over; their outcomes stay with them.
+
+    What is ``beside`` them has a turn after each of theirs.
 
     When neither can go on, and no transport changes that within ``patience`` seconds,
     a `StalledError` is raised inside the source and, if that does not help, inside
@@ -240,17 +302,19 @@ def exchange(
         moved = source.step()
         while destination.step():
             moved = True
+        for other in beside:
+            moved |= other.step()
         # Memory moves nothing before the other side has shown its buffer, so only a
         # second turn of both tells that neither can go on.
-        if was_idle and not moved and not _wait(patience, source, destination):
+        if was_idle and not moved and not _wait(patience, source, destination, *beside):
             why = StalledError("source and destination wait for one another")
             if not (source.give_up(why) or destination.give_up(why)):
                 raise why
         was_idle = not moved
 
 
-def _wait(patience: float, *parties: Party[Any]) -> bool:
+def _wait(patience: float, *waiting_ones: Beside) -> bool:
     """Wait until a transport can move something; False if none will."""
     with selectors.DefaultSelector() as selector:
-        waiting = [party.wait_on(selector) for party in parties]
+        waiting = [each.wait_on(selector) for each in waiting_ones]
         return any(waiting) and bool(selector.select(patience))

@@ -43,18 +43,16 @@ class SaveHandler(Protocol):
 class LoadHandler(Protocol):
     """One participant at the destination.
 
-    ``start_rest`` is what stands in its START section behind the id.  Each method
-    reads one section, from behind its id to its footer included, and raises
-    ``StreamError`` at what is not right there.
+    Each method reads one section, from behind its id to its footer included, and
+    raises ``StreamError`` at what is not right there.
     """
 
     @property
     def name(self) -> str:
         """What to call it in an error."""
 
-    @property
-    def start_rest(self) -> bytes:
-        """What stands between the id and the footer of its START section."""
+    def load_start(self, section: int) -> Steps[None]:
+        """Hold the START section against what this side has."""
 
     def load_part(self, section: int) -> Steps[None]:
         """Load a PART section."""

@@ -73,8 +73,10 @@ class Metrics:
     rounds: list[Round] = field(default_factory=list)
     state_changes: list[StateChange] = field(default_factory=list)
 
-    # Bytes of the stream, framing included, and of the buffers in it.
+    # Bytes of the stream, framing included; of multifd's channels beside it; and of
+    # the buffers.
     stream_bytes: int = 0
+    channel_bytes: int = 0
     precopy_device_bytes: int = 0
     stop_and_copy_device_bytes: int = 0
     # Buffers as the destination's devices took them.
@@ -114,6 +116,11 @@ class Metrics:
         if self.stopped_at is None or self.resumed_at is None:
             return None
         return self.resumed_at - self.stopped_at
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that have gone over the link."""
+        return self.stream_bytes + self.channel_bytes
 
     @property
     def stop_and_copy_bytes(self) -> int:

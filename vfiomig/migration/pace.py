@@ -67,7 +67,7 @@ class QemuPace:
 
     The threshold is 0 until the first window is over, then the bandwidth of the last
     one times the downtime limit; avail-switchover-bandwidth, if it is given, counts
-    instead of that.
+    instead of that.  ``began`` is when the window did.
     """
 
     def __init__(
@@ -85,19 +85,24 @@ class QemuPace:
         self._downtime_limit = parameters.downtime_limit
         self._switchover_bandwidth = parameters.avail_switchover_bandwidth
         self._completes_at_threshold = parameters.rules.completes_at_threshold
-        self._began, self._first_byte = clock.now, metrics.stream_bytes
         self.threshold = 0
+        self.begin_window()
+
+    def begin_window(self) -> None:
+        """Let a window begin now, whatever went before it."""
+        self.began = self._clock.now
+        self._first_byte = self._metrics.sent_bytes
 
     def is_exceeded(self) -> bool:
         """Tell whether the window's budget is used up (qemu_file_rate_limit)."""
-        used = self._metrics.stream_bytes - self._first_byte
+        used = self._metrics.sent_bytes - self._first_byte
         return bool(self._budget) and used > self._budget
 
     def room(self) -> int:
         """Return what is left of the budget and can go within 50 ms, at least 1."""
         within = self._link.bandwidth * MAX_WAIT // SECOND
         if self._budget:
-            left = self._first_byte + self._budget - self._metrics.stream_bytes
+            left = self._first_byte + self._budget - self._metrics.sent_bytes
             within = min(within, left)
         return max(within, 1)
 
@@ -116,17 +121,17 @@ class QemuPace:
         """Close the window when its time is over; wait for that when it is used up."""
         self._update()
         if self.is_exceeded():
-            rest = self._began + BUFFER_DELAY - self._clock.now
+            rest = self.began + BUFFER_DELAY - self._clock.now
             self._clock.advance(max(rest, 0))
             self._update()
 
     def _update(self) -> None:
         """Measure, once a window (migration_update_counters)."""
-        spent = self._clock.now - self._began
+        spent = self._clock.now - self.began
         if spent < BUFFER_DELAY:
             return
-        sent = self._metrics.stream_bytes - self._first_byte
+        sent = self._metrics.sent_bytes - self._first_byte
         bandwidth = self._switchover_bandwidth or sent * SECOND // spent
         self.threshold = bandwidth * self._downtime_limit // SECOND
         self._metrics.measured_bandwidth = bandwidth
-        self._began, self._first_byte = self._clock.now, self._metrics.stream_bytes
+        self.begin_window()

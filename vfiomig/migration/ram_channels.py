@@ -211,6 +211,11 @@ class ReceivingChannels:
         return len(self._at_sync) == self._wanted > 0
 
     @property
+    def received(self) -> int:
+        """How many bytes of whole packets have come, initial packets included."""
+        return sum(self._position.values())
+
+    @property
     def is_over(self) -> bool:
         """Whether every channel has ended."""
         return len(self._ended) == self._wanted

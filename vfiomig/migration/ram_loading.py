@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vfiomig.migration.exchange import Consumed, Wait
 from vfiomig.protocol.errors import StreamError
 from vfiomig.protocol.qemu_stream import ram_framing
 from vfiomig.protocol.qemu_stream.framing import section_foot
@@ -13,28 +14,107 @@ from vfiomig.protocol.qemu_stream.page_batch import PAGE_SIZE, Run, decode_run
 from vfiomig.vm.zero_pages import zero_pages
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vfiomig.migration.exchange import Steps
     from vfiomig.migration.incoming import Incoming
     from vfiomig.migration.metrics import Metrics
+    from vfiomig.migration.ram_channels import ReceivingChannels
+    from vfiomig.protocol.qemu_stream.page_batch import PageNumbers, PageTable
     from vfiomig.vm.memory import GuestMemory
     from vfiomig.vm.ram_block import RamBlock
 
 
+class PagePlaces:
+    """A guest's RAM, as pages that came are put into it.
+
+    ``loaded`` counts them.
+    """
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self._blocks = {block.idstr: block for block in memory.blocks}
+        self.loaded = 0
+
+    def put(
+        self,
+        name: str,
+        numbers: PageNumbers,
+        contents: PageTable | None,
+        position: int,
+    ) -> None:
+        """Put pages, or zeros, where they belong; ``position`` is theirs in a stream.
+
+        Raises:
+            StreamError: there is no such block, or no such page in it.
+        """
+        block = self._block(name, numbers, position)
+        first, count = int(numbers[0]), len(numbers)
+        ram = block.bytes.reshape(-1, PAGE_SIZE)
+        if contents is None:
+            _clear(block, numbers)
+        elif _is_run(numbers):
+            ram[first : first + count] = contents
+        else:
+            ram[numbers] = contents
+        self.loaded += count
+
+    def place(
+        self, block: str, offsets: NDArray[np.uint64], pages: PageTable | None
+    ) -> None:
+        """Put pages that came by a channel of their own; raises as `put`."""
+        self.put(block, _numbers(offsets), pages, 0)
+
+    def room(self, block: str, offsets: NDArray[np.uint64]) -> memoryview | None:
+        """Return the memory of pages that lie side by side; raises as `put`."""
+        numbers = _numbers(offsets)
+        ram = self._block(block, numbers, 0)
+        if not _is_run(numbers):
+            return None
+        self.loaded += len(numbers)
+        return ram.pages_view(int(numbers[0]), len(numbers))
+
+    def _block(self, name: str, numbers: PageNumbers, position: int) -> RamBlock:
+        block = self._blocks.get(name)
+        if block is None:
+            reason = f"no block of RAM is called {name!r}"
+            raise StreamError(reason, position=position)
+        if (last := int(numbers.max())) >= block.pages:
+            reason = f"page {last} of {name}, which has {block.pages}"
+            raise StreamError(reason, position=position)
+        return block
+
+
 class RamLoading:
-    """All RAM of a machine, a `LoadHandler`."""
+    """All RAM of a machine, a `LoadHandler`.
+
+    With multifd the ``channels`` bring the pages that are not zero.
+    """
 
     name = ram_framing.RAM_IDSTR
 
     def __init__(
-        self, memory: GuestMemory, incoming: Incoming, metrics: Metrics
+        self,
+        memory: GuestMemory,
+        incoming: Incoming,
+        metrics: Metrics,
+        channels: ReceivingChannels | None = None,
+        places: PagePlaces | None = None,
     ) -> None:
-        self._blocks = {block.idstr: block for block in memory.blocks}
+        self._places = places or PagePlaces(memory)
         self._incoming = incoming
         self._metrics = metrics
+        self._channels = channels
+        self._dated = 0  # bytes of the channels whose time has come
         self._last_block = ""
-        self.start_rest = ram_framing.start_rest(
+        self._start_rest = ram_framing.start_rest(
             [(block.idstr, block.size) for block in memory.blocks]
         )
+
+    def load_start(self, section: int) -> Steps[None]:
+        """Hold the source's blocks against those here."""
+        rest = self._start_rest + section_foot(section)
+        yield from self._incoming.expect(rest, "the START section of ram")
+        yield from self._wait_for_channels()
 
     def load_part(self, section: int) -> Steps[None]:
         """Take pages in, up to the end of the section.
@@ -49,11 +129,15 @@ class RamLoading:
             if run is None:
                 yield from incoming.more()
             elif isinstance(run, Run):
-                self._load(run)
+                position = incoming.position
+                self._places.put(run.block, run.numbers, run.contents, position)
+                self._last_block = run.block
                 yield from incoming.use(run.size)
             else:
                 yield from incoming.use(run)
                 break
+        yield from self._wait_for_channels()
+        self._metrics.loaded_ram_pages = self._places.loaded
         yield from incoming.expect(section_foot(section), "a section's footer")
 
     load_end = load_part
@@ -63,36 +147,31 @@ class RamLoading:
         yield from ()
         self._incoming.fail(f"section {section}, ram, has no FULL section")
 
-    def _load(self, run: Run) -> None:
-        block = self._blocks.get(run.block)
-        if block is None:
-            self._incoming.fail(f"no block of RAM is called {run.block!r}")
-        self._last_block = run.block
-        numbers = run.numbers
-        if int(numbers.max()) >= block.pages:
-            message = (
-                f"page {int(numbers.max())} of {run.block}, which has {block.pages}"
-            )
-            raise StreamError(message, position=self._incoming.position)
-        ram = block.bytes.reshape(-1, PAGE_SIZE)
-        first, count = int(numbers[0]), len(numbers)
-        if run.contents is None:
-            _clear(block, numbers)
-        elif int(numbers[-1]) - first == count - 1 and _rises(numbers):
-            ram[first : first + count] = run.contents
-        else:
-            ram[numbers] = run.contents
-        self._metrics.loaded_ram_pages += count
+    def _wait_for_channels(self) -> Steps[None]:
+        """Let every channel come to its SYNC, and date what they brought."""
+        channels = self._channels
+        if channels is None:
+            return
+        yield Wait(lambda: channels.is_synced)
+        came = channels.received
+        channels.resume()
+        yield Consumed(came - self._dated)
+        self._dated = came
 
 
-def _rises(numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> bool:
+def _numbers(offsets: NDArray[np.uint64]) -> PageNumbers:
+    return (offsets // np.uint64(PAGE_SIZE)).astype(np.int64)
+
+
+def _is_run(numbers: PageNumbers) -> bool:
     """Tell whether each page is the one behind the last: a hostile stream may lie."""
-    return bool((numbers[1:] - numbers[:-1] == 1).all())
+    count = len(numbers)
+    if int(numbers[-1]) - int(numbers[0]) != count - 1:
+        return False
+    return count < 3 or bool((np.diff(numbers) == 1).all())
 
 
-def _clear(
-    block: RamBlock, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> None:
+def _clear(block: RamBlock, numbers: PageNumbers) -> None:
     """Make pages zero; one that is so already is left alone, and takes no memory."""
     low, high = int(numbers.min()), int(numbers.max()) + 1
     if high - low == len(numbers):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
 
 from vfiomig.migration.exchange import Send, Steps
 from vfiomig.migration.pace import MAX_WAIT
+from vfiomig.migration.ram_pages import BATCH, StreamPages
 from vfiomig.migration.throttle import AutoConverge
+from vfiomig.protocol.page_ranges import pages_in, up_to_count
 from vfiomig.protocol.qemu_stream import ram_framing
-from vfiomig.protocol.qemu_stream.page_batch import PAGE_SIZE, PageEncoder
+from vfiomig.protocol.qemu_stream.page_batch import PAGE_SIZE
 from vfiomig.vm.dirty_pages import LogUser
 from vfiomig.vm.zero_pages import zero_pages_in
 
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
     from vfiomig.migration.clock import VirtualClock
     from vfiomig.migration.metrics import Metrics, Round
     from vfiomig.migration.pace import Pace
+    from vfiomig.migration.ram_pages import PageSender, Sent
     from vfiomig.migration.side import MigratingMachine
-    from vfiomig.protocol.page_ranges import Ranges
+    from vfiomig.protocol.page_ranges import Pages, Ranges
     from vfiomig.vm.dirty_pages import DirtyPages
     from vfiomig.vm.ram_block import RamBlock
+    from vfiomig.vm.zero_pages import Flags
 
-# Pages that are sent in one step: a mebibyte, which the caches of a processor hold.
-BATCH: Final = 256
+# Pages that are looked up in one go: what that costs is shared by so many.
+_AHEAD: Final = 1 << 12
+_NO_LIMIT: Final = 1 << 62
 
 _LOGS: Final = (LogUser.KERNEL, LogUser.DMA)
 
@@ -45,6 +49,7 @@ class RamSaving:
         clock: VirtualClock,
         pace: Pace,
         metrics: Metrics,
+        sender: PageSender | None = None,
     ) -> None:
         self._machine = migrating.machine
         self._memory = migrating.machine.memory
@@ -55,7 +60,7 @@ class RamSaving:
         self._clock = clock
         self._pace = pace
         self._metrics = metrics
-        self._encoder = PageEncoder(BATCH)
+        self._sender = sender or StreamPages()
         self._cursors = dict.fromkeys(self._memory.blocks, 0)
         self._turn = 0  # the block that is sent from
 
@@ -68,6 +73,8 @@ class RamSaving:
             self._memory.mark(LogUser.MIGRATION, block, 0, block.size)
         self._sync()
         blocks = [(block.idstr, block.size) for block in self._memory.blocks]
+        beside = yield from self._sender.set_up()
+        self._metrics.channel_bytes += beside
         sent = yield Send(ram_framing.start_section(self._number, blocks))
         self._metrics.stream_bytes += sent
 
@@ -89,31 +96,29 @@ class RamSaving:
         """Send pages for 50 ms, or until the window's budget is used up."""
         deadline = self._clock.now + MAX_WAIT
         head = ram_framing.part_head(self._number)
-        dirty = self._memory.dirty_pages
-        while dirty:
-            sent = yield self._batch(head, self._pace.room())
-            head = b""
-            self._metrics.stream_bytes += sent
-            self._metrics.precopy_ram_bytes += sent
-            current.ram_bytes += (dirty - self._memory.dirty_pages) * PAGE_SIZE
-            dirty = self._memory.dirty_pages
-            if self._clock.now >= deadline or self._pace.is_exceeded():
-                break
-        sent = yield Send(head + ram_framing.payload_foot(self._number))
-        self._metrics.stream_bytes += sent
-        return not dirty
+        is_due = False
+        while not is_due and (look := self._look()) is not None:
+            while not is_due and look.sent < len(look.numbers):
+                sent = yield from self._send(head, look, self._pace.room())
+                head = b""
+                self._metrics.precopy_ram_bytes += sent.stream + sent.channels
+                current.ram_bytes += sent.pages * PAGE_SIZE
+                is_due = self._clock.now >= deadline or self._pace.is_exceeded()
+            self._take_out(look)
+        yield from self._end_section(head)
+        return not self._memory.dirty_pages
 
     def save_complete_precopy(self) -> Steps[None]:
         """Look for dirty pages a last time, and send all."""
         self._sync()
         head = ram_framing.end_head(self._number)
-        while self._memory.dirty_pages:
-            sent = yield self._batch(head, _NO_LIMIT)
-            head = b""
-            self._metrics.stream_bytes += sent
-            self._metrics.stop_and_copy_ram_bytes += sent
-        sent = yield Send(head + ram_framing.payload_foot(self._number))
-        self._metrics.stream_bytes += sent
+        while (look := self._look()) is not None:
+            while look.sent < len(look.numbers):
+                sent = yield from self._send(head, look, _NO_LIMIT)
+                head = b""
+                self._metrics.stop_and_copy_ram_bytes += sent.stream + sent.channels
+            self._take_out(look)
+        yield from self._end_section(head)
 
     def save_state(self) -> Steps[None]:
         """Send nothing: RAM has no FULL section."""
@@ -132,41 +137,56 @@ class RamSaving:
         self._throttle.look(
             now=self._clock.now,
             dirty_bytes=pages * PAGE_SIZE,
-            sent_bytes=self._metrics.stream_bytes,
+            sent_bytes=self._metrics.sent_bytes,
         )
 
     def _slow_down(self, percentage: int) -> None:
         self._metrics.cpu_throttle = percentage
         self._machine.throttle(self._clock.now, percentage)
 
-    def _batch(self, head: bytes, limit: int) -> Send:
-        """Take the next dirty pages out of the log; return them as a step."""
-        block, log, ranges = self._next()
-        zero = zero_pages_in(block, ranges)
-        numbers = _numbers(ranges)
-        ram = block.bytes.reshape(-1, PAGE_SIZE)
-        encoded = self._encoder.encode(block.idstr, ram, numbers, zero, limit)
-        log.clear_ranges(_cut(ranges, encoded.pages))
-        self._cursors[block] = int(numbers[encoded.pages - 1]) + 1
-        self._metrics.zero_pages += encoded.zero_pages
-        self._metrics.normal_pages += encoded.pages - encoded.zero_pages
-        return Send(head, (encoded.view,)) if head else Send(encoded.view)
+    def _send(self, head: bytes, look: _Look, limit: int) -> Steps[Sent]:
+        """Send the next pages of a look."""
+        part = slice(look.sent, look.sent + BATCH)
+        sent = yield from self._sender.send(
+            head, look.block, look.numbers[part], look.zero[part], limit
+        )
+        look.sent += sent.pages
+        metrics = self._metrics
+        metrics.stream_bytes += sent.stream
+        metrics.channel_bytes += sent.channels
+        metrics.zero_pages += sent.zeros
+        metrics.normal_pages += sent.pages - sent.zeros
+        return sent
 
-    def _next(self) -> tuple[RamBlock, DirtyPages, Ranges]:
-        """Return the next dirty pages behind the last that were sent, a batch at most.
+    def _end_section(self, head: bytes) -> Steps[None]:
+        beside = yield from self._sender.end_section()
+        self._metrics.channel_bytes += beside
+        sent = yield Send(head + ram_framing.payload_foot(self._number))
+        self._metrics.stream_bytes += sent
+
+    def _look(self) -> _Look | None:
+        """Return the next dirty pages behind the last that were sent; None for none.
 
         Each block from where it was left to its end, then the next one, as QEMU
         (find_dirty_block).
         """
         blocks = self._memory.blocks
+        if not self._memory.dirty_pages:
+            return None
         while True:
             block = blocks[self._turn]
-            log = self._log(block)
-            ranges = log.next_ranges(self._cursors[block], BATCH)
+            ranges = self._log(block).next_ranges(self._cursors[block], _AHEAD)
             if len(ranges):
-                return block, log, ranges
+                zero = zero_pages_in(block, ranges)
+                return _Look(block, ranges, pages_in(ranges), zero)
             self._cursors[block] = 0
             self._turn = (self._turn + 1) % len(blocks)
+
+    def _take_out(self, look: _Look) -> None:
+        """Let what was sent be dirty no more."""
+        ranges = up_to_count(look.ranges, look.sent)
+        self._log(look.block).clear_ranges(ranges)
+        self._cursors[look.block] = int(look.numbers[look.sent - 1]) + 1
 
     def _log(self, block: RamBlock) -> DirtyPages:
         log = self._memory.log(LogUser.MIGRATION, block)
@@ -174,22 +194,15 @@ class RamSaving:
         return log
 
 
-_NO_LIMIT: Final = 1 << 62
+@dataclass(slots=True)
+class _Look:
+    """Dirty pages of a block, of which ``sent`` have gone; ``zero`` tells which are.
 
+    The guest does not write within a turn, so none of it changes meanwhile.
+    """
 
-def _numbers(ranges: Ranges) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return every page of ranges, in order."""
-    counts = ranges[:, 1]
-    if len(ranges) == 1:
-        return np.arange(ranges[0, 0], ranges[0, 0] + counts[0])
-    before = np.cumsum(counts) - counts
-    return np.repeat(ranges[:, 0] - before, counts) + np.arange(counts.sum())
-
-
-def _cut(ranges: Ranges, pages: int) -> Ranges:
-    """Return the ranges of the first ``pages`` pages."""
-    ends = np.cumsum(ranges[:, 1])
-    last = int(np.searchsorted(ends, pages))
-    cut = ranges[: last + 1].copy()
-    cut[last, 1] -= ends[last] - pages
-    return cut
+    block: RamBlock
+    ranges: Ranges
+    numbers: Pages
+    zero: Flags
+    sent: int = 0

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from vfiomig.client.v1 import V1Client
     from vfiomig.migration.clock import VirtualClock
     from vfiomig.migration.observer import Observer
+    from vfiomig.migration.ram_channels import ReceivingChannels
+    from vfiomig.migration.ram_loading import PagePlaces
+    from vfiomig.migration.ram_pages import PageSender
     from vfiomig.vm.machine import Machine
 
 
@@ -44,12 +47,17 @@ class MigratingDevice(NamedTuple):
 class MigratingMachine(NamedTuple):
     """The guest around the devices, and the parameters that it migrates by.
 
-    ``sync_dma`` takes what devices wrote by DMA into the guest's log.
+    ``sync_dma`` takes what devices wrote by DMA into the guest's log.  With multifd
+    the source has the ``sender`` of its pages, and the destination the ``channels``,
+    which put them into the ``places``.
     """
 
     machine: Machine
     parameters: Parameters = Parameters()
     sync_dma: Callable[[], None] = _nothing
+    sender: PageSender | None = None
+    channels: ReceivingChannels | None = None
+    places: PagePlaces | None = None
 
 
 class Ending(NamedTuple):

@@ -83,7 +83,12 @@ class Source:
                 clock=clock, metrics=metrics, link=estimate.link, parameters=parameters
             )
             self._ram = RamSaving(
-                machine, _RAM_SECTION, clock=clock, pace=self._pace, metrics=metrics
+                machine,
+                _RAM_SECTION,
+                clock=clock,
+                pace=self._pace,
+                metrics=metrics,
+                sender=machine.sender,
             )
             handlers.append(self._ram)
         sections = SectionWriter(devices, _RAM_SECTION + len(handlers))

@@ -52,6 +52,20 @@ def test_every_byte_of_a_page_counts(ram: RamBlock) -> None:
         ram.bytes[byte] = 0
 
 
+def test_the_last_byte_counts_beside_a_page_that_begins_with_another(
+    ram: RamBlock,
+) -> None:
+    ram.bytes[:] = 0
+    ram.bytes[3 * PAGE_SIZE] = ram.bytes[6 * PAGE_SIZE - 1] = 1
+    assert not_zero(ram) == [3, 5]
+
+
+def test_more_ranges_than_are_looked_at_in_one_go(ram: RamBlock) -> None:
+    ram.bytes[3 * PAGE_SIZE] = ram.bytes[1100 * PAGE_SIZE] = 1
+    single = np.stack((np.arange(PAGES), np.ones(PAGES, np.int64)), axis=1)
+    assert np.flatnonzero(~zero_pages_in(ram, single)).tolist() == [3, 1100]
+
+
 def test_pages_beside_holes(ram: RamBlock) -> None:
     for page in range(0, PAGES, 3):  # written, zeros, a hole
         ram.bytes[page * PAGE_SIZE + PAGE_SIZE - 1] = 1
@@ -130,6 +144,9 @@ def test_where_the_first_data_lies_does_not_tell() -> None:
         other.bytes[123 * PAGE_SIZE] = 0
         other.bytes[-1] = 0
         assert digest([ram]) == digest([other])
+        ram.bytes[(1 << 27) + 9 * PAGE_SIZE] = 1
+        other.bytes[(1 << 27) + 9 * PAGE_SIZE] = 2
+        assert digest([ram]) != digest([other])
 
 
 def test_a_changed_moved_or_swapped_byte_shows(ram: RamBlock) -> None:

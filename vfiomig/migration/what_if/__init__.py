@@ -1,0 +1,1 @@
+"""What a migration would do: the same loop, over handlers that send only sizes."""
