@@ -13,10 +13,13 @@ from vfiomig.migration.companions import (
     receive_all,
 )
 from vfiomig.migration.exchange import Party, exchange
+from vfiomig.migration.metrics import Outcome
 from vfiomig.migration.ram_loading import PagePlaces
 from vfiomig.migration.ram_pages import ChannelPages
+from vfiomig.migration.side import Ending
 from vfiomig.migration.transport import LISTENERS, PAIRS, IncomingChannels
 from vfiomig.migration.transport.faults import CutLink, FlipBit, Tee
+from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from vfiomig.frontends.simulated_machine import SimulatedMachine
     from vfiomig.migration.clock import Channel
     from vfiomig.migration.exchange import Steps
-    from vfiomig.migration.side import Ending, MigratingMachine
+    from vfiomig.migration.side import MigratingMachine
     from vfiomig.migration.transport.base import ByteStream
 
     Side = Callable[[MigratingMachine | None], Steps[Ending]]
@@ -111,7 +114,11 @@ class SimulatedLink:
             incoming=back,
         )
         sending = SendingBeside(first, out.channels)
-        accept_all(incoming, first, sending)
+        try:
+            accept_all(incoming, first, sending)
+        except (OSError, VfiomigError) as error:  # the destination never came to be
+            first.fail(error)
+            return [first.result(), Ending(Outcome.FAILED, error)]
         places = PagePlaces(arriving.machine.memory)
         received = receive_all(incoming, places)
         assert incoming.main is not None, "all have come"
