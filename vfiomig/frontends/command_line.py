@@ -19,8 +19,11 @@ from vfiomig.frontends.commands.qemu import qemu
 from vfiomig.frontends.commands.replay import replay
 from vfiomig.frontends.commands.rules import rules
 from vfiomig.frontends.commands.serve import serve
+from vfiomig.frontends.commands.stream import stream
 from vfiomig.frontends.outcome import CONTEXT_SETTINGS, outcome_of
 from vfiomig.frontends.scenario import ScenarioError
+from vfiomig.frontends.stream_extract import ExtractError
+from vfiomig.migration.qemu_image import ImageError
 from vfiomig.protocol.history import HistoryError
 from vfiomig.serve.broker.child import StartError
 from vfiomig.serve.broker.filter import SeccompError
@@ -29,7 +32,9 @@ from vfiomig.serve.vfio_user.listening import ListenError
 
 _MISUSES: Final = (
     BaselineError,
+    ExtractError,
     HistoryError,
+    ImageError,
     ListenError,
     QemuError,
     ScenarioError,
@@ -64,6 +69,7 @@ vfiomig.add_command(qemu)
 vfiomig.add_command(serve)
 vfiomig.add_command(doctor)
 vfiomig.add_command(judge)
+vfiomig.add_command(stream)
 vfiomig.add_command(rules)
 vfiomig.add_command(mutants)
 

@@ -41,18 +41,23 @@ class PagePlaces:
         numbers: PageNumbers,
         contents: PageTable | None,
         position: int,
+        *,
+        is_run: bool,
     ) -> None:
         """Put pages, or zeros, where they belong; ``position`` is theirs in a stream.
+
+        ``is_run`` tells whether each page is the one behind the last.
 
         Raises:
             StreamError: there is no such block, or no such page in it.
         """
-        block = self._block(name, numbers, position)
+        last = int(numbers[-1]) if is_run else int(numbers.max())
+        block = self._block(name, last, position)
         first, count = int(numbers[0]), len(numbers)
         ram = block.bytes.reshape(-1, PAGE_SIZE)
         if contents is None:
             _clear(block, numbers)
-        elif _is_run(numbers):
+        elif is_run:
             ram[first : first + count] = contents
         else:
             ram[numbers] = contents
@@ -62,23 +67,24 @@ class PagePlaces:
         self, block: str, offsets: NDArray[np.uint64], pages: PageTable | None
     ) -> None:
         """Put pages that came by a channel of their own; raises as `put`."""
-        self.put(block, _numbers(offsets), pages, 0)
+        numbers = _numbers(offsets)
+        self.put(block, numbers, pages, 0, is_run=_is_run(numbers))
 
     def room(self, block: str, offsets: NDArray[np.uint64]) -> memoryview | None:
         """Return the memory of pages that lie side by side; raises as `put`."""
         numbers = _numbers(offsets)
-        ram = self._block(block, numbers, 0)
+        ram = self._block(block, int(numbers.max()), 0)
         if not _is_run(numbers):
             return None
         self.loaded += len(numbers)
         return ram.pages_view(int(numbers[0]), len(numbers))
 
-    def _block(self, name: str, numbers: PageNumbers, position: int) -> RamBlock:
+    def _block(self, name: str, last: int, position: int) -> RamBlock:
         block = self._blocks.get(name)
         if block is None:
             reason = f"no block of RAM is called {name!r}"
             raise StreamError(reason, position=position)
-        if (last := int(numbers.max())) >= block.pages:
+        if last >= block.pages:
             reason = f"page {last} of {name}, which has {block.pages}"
             raise StreamError(reason, position=position)
         return block
@@ -130,7 +136,9 @@ class RamLoading:
                 yield from incoming.more()
             elif isinstance(run, Run):
                 position = incoming.position
-                self._places.put(run.block, run.numbers, run.contents, position)
+                self._places.put(
+                    run.block, run.numbers, run.contents, position, is_run=run.is_run
+                )
                 self._last_block = run.block
                 yield from incoming.use(run.size)
             else:

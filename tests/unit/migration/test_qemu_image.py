@@ -67,6 +67,18 @@ def test_a_packed_stream_that_is_damaged_says_so_at_its_end(tmp_path: Path) -> N
             list(image.records())
 
 
+def test_a_stream_that_is_whole_is_read_before_its_packing_is_blamed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "vm").write_bytes(lzma.compress(WHOLE)[:-4])
+    with open_image(tmp_path / "vm") as image:
+        records = image.records()
+        assert next(records).record == FileHeader(3)
+        assert next(records).record == EndOfFile()
+        with pytest.raises(ImageError, match="the xz file ends too early"):
+            next(records)
+
+
 def test_a_pipe_is_copied(tmp_path: Path) -> None:
     with (
         subprocess.Popen(

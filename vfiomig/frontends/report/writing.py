@@ -59,6 +59,28 @@ def writing_whole(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
         raise
 
 
+@contextlib.contextmanager
+def building_whole(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file, written anywhere in it, that becomes ``path`` when the body ends.
+
+    What is never written stays a hole. When the body raises, ``path`` stays as it was.
+    Raises OSError with the path in it, as well where ``path`` is no regular file.
+    """
+    with _naming(path):
+        beside = _beside(path)
+        if beside is None:
+            raise OSError(errno.ESPIPE, "what has holes goes to a regular file only")
+        file = beside.open("x+b")
+    try:
+        with _closing(file, path):
+            yield file
+        with _naming(path):
+            _put_in_place(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def _beside(path: Path) -> Path | None:
     """Return where to write until it is whole; None if it is to be written as it is."""
     try:

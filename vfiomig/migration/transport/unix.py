@@ -13,6 +13,7 @@ from vfiomig.migration.transport.stream_socket import SocketListener, SocketStre
 if TYPE_CHECKING:
     from vfiomig.migration.transport.base import Pair
 
+_SEND_BUFFER: Final = 1 << 20
 _LONGEST: Final = 107  # sun_path of unix(7), less the NUL
 
 
@@ -22,6 +23,8 @@ def make_unix_pair() -> Pair:
     Raises OSError when the process has no descriptors left.
     """
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in (one, other):
+        _make_room(end)
     return SocketStream(one), SocketStream(other)
 
 
@@ -49,10 +52,16 @@ def connect_unix(address: str | bytes) -> SocketStream:
     """
     with contextlib.ExitStack() as opened:
         end = opened.enter_context(socket.socket(socket.AF_UNIX))
+        _make_room(end)
         end.settimeout(0)
         end.connect(_checked(address))
         opened.pop_all()
         return SocketStream(end)
+
+
+def _make_room(end: socket.socket) -> None:
+    """Let the kernel take a batch of pages at once, as far as it allows (wmem_max)."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
 
 def _checked(address: str | bytes) -> str | bytes:

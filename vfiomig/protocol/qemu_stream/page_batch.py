@@ -32,6 +32,9 @@ _FULL: Final = _WORD + PAGE_SIZE
 _ZERO: Final = _WORD + 1
 _FLAGS: Final = PAGE_SIZE - 1
 _BE64: Final = np.dtype(">u8")
+_SHIFT: Final = 12
+_U64: Final = (1 << 64) - 1
+_STEPS: Final = np.arange(1 << 12) * PAGE_SIZE
 _FULL_AGAIN: Final = RAM_SAVE_FLAG_PAGE | RAM_SAVE_FLAG_CONTINUE
 _ZERO_AGAIN: Final = RAM_SAVE_FLAG_ZERO | RAM_SAVE_FLAG_CONTINUE
 
@@ -122,13 +125,15 @@ class PageEncoder:
 class Run(NamedTuple):
     """Pages of one block: zero, or with contents (n, PAGE_SIZE), a view of the input.
 
-    The input's first ``size`` bytes are they.  ``numbers`` are in the stream's order.
+    The input's first ``size`` bytes are they.  ``numbers`` are in the stream's order;
+    ``is_run`` where each is the one behind the last.
     """
 
     block: str
     numbers: PageNumbers
     contents: PageTable | None
     size: int
+    is_run: bool = False
 
 
 def decode_run(data: memoryview, block: str, position: int) -> Run | int | None:
@@ -165,9 +170,10 @@ def _decode_full(data: memoryview, block: str) -> Run | None:
     if not fit:
         return None
     room = np.frombuffer(data, np.uint8)
-    words = _alike(_words_at(room, 0, fit, _FULL), _FULL_AGAIN)
-    contents = _contents_at(room, 0, len(words))
-    return Run(block, _numbers(words), contents, len(words) * _FULL)
+    words = _words_at(room, 0, fit, _FULL)
+    numbers, is_run = _numbers(words, _FULL_AGAIN)
+    count = len(numbers)
+    return Run(block, numbers, _contents_at(room, 0, count), count * _FULL, is_run)
 
 
 def _decode_zeros(data: memoryview, block: str, position: int) -> Run | None:
@@ -175,10 +181,10 @@ def _decode_zeros(data: memoryview, block: str, position: int) -> Run | None:
     if not fit:
         return None
     room = np.frombuffer(data, np.uint8)
-    words = _alike(_words_at(room, 0, fit, _ZERO), _ZERO_AGAIN)
-    size = len(words) * _ZERO
+    numbers, is_run = _numbers(_words_at(room, 0, fit, _ZERO), _ZERO_AGAIN)
+    size = len(numbers) * _ZERO
     _require_zeros(room[_WORD:size:_ZERO], position)
-    return Run(block, _numbers(words), None, size)
+    return Run(block, numbers, None, size, is_run)
 
 
 def _decode_named(data: memoryview, word: int, position: int) -> Run | None:
@@ -207,15 +213,26 @@ def _require_zeros(fills: NDArray[np.uint8], position: int) -> None:
         raise StreamError(reason, position=position)
 
 
-def _alike(words: NDArray[np.uint64], flags: int) -> NDArray[np.uint64]:
-    """Return the words up to the first with other flags, as native numbers."""
-    native = words.astype(np.uint64)
-    others = np.flatnonzero((native & np.uint64(_FLAGS)) != flags)
-    return native[: others[0]] if len(others) else native
+def _numbers(words: NDArray[np.uint64], flags: int) -> tuple[PageNumbers, bool]:
+    """Return the pages of words up to the first with other flags; tell of a run."""
+    native = words.astype(np.int64)
+    first = int(native[0])
+    steps = native - first
+    if len(native) == 1 or _is_steps(steps):
+        number = (first & _U64) >> _SHIFT
+        return np.arange(number, number + len(native)), True
+    others = np.flatnonzero((native & _FLAGS) != flags)
+    if len(others):
+        native, steps = native[: others[0]], steps[: others[0]]
+    numbers = (native.view(np.uint64) >> np.uint64(_SHIFT)).astype(np.int64)
+    return numbers, _is_steps(steps)
 
 
-def _numbers(words: NDArray[np.uint64]) -> PageNumbers:
-    return (words // np.uint64(PAGE_SIZE)).astype(np.int64)
+def _is_steps(steps: NDArray[np.int64]) -> bool:
+    """Tell whether words rise by a page each, and so have the same flags."""
+    count = len(steps)
+    known = _STEPS[:count] if count <= len(_STEPS) else np.arange(count) * PAGE_SIZE
+    return bool(np.array_equal(steps, known))
 
 
 def _words_at(
