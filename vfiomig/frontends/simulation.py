@@ -228,7 +228,12 @@ class _Run(Unobserved):
     def buffer_sent(self, device: str, size: int, now: int) -> None:
         """Pass it on to who looks on."""
         if self._sinks.view is not None:
-            self._sinks.view.sent(self._metrics.stream_bytes, now)
+            self._sinks.view.sent(self._metrics.sent_bytes, now)
+
+    def pages_sent(self, count: int, now: int) -> None:
+        """Pass it on to who looks on."""
+        if self._sinks.view is not None:
+            self._sinks.view.sent(self._metrics.sent_bytes, now)
 
     def source_stopped(self, device: str) -> None:
         """Take the snapshot that everything is compared with."""

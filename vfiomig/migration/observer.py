@@ -19,6 +19,9 @@ class Observer(Protocol):
     def buffer_sent(self, device: str, size: int, now: int) -> None:
         """Tell that a buffer has gone into the stream."""
 
+    def pages_sent(self, count: int, now: int) -> None:
+        """Tell that pages of RAM have gone, by the stream or beside it."""
+
     def source_stopped(self, device: str) -> None:
         """Tell that the write that stops a source device has returned."""
 
@@ -51,6 +54,9 @@ class Unobserved:
         """Look away."""
 
     def buffer_sent(self, device: str, size: int, now: int) -> None:
+        """Look away."""
+
+    def pages_sent(self, count: int, now: int) -> None:
         """Look away."""
 
     def source_stopped(self, device: str) -> None:

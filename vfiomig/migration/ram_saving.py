@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.migration.exchange import Send, Steps
+from vfiomig.migration.observer import Observer, Unobserved
 from vfiomig.migration.pace import MAX_WAIT
 from vfiomig.migration.ram_pages import BATCH, StreamPages
 from vfiomig.migration.throttle import AutoConverge
@@ -50,6 +51,7 @@ class RamSaving:
         pace: Pace,
         metrics: Metrics,
         sender: PageSender | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._machine = migrating.machine
         self._memory = migrating.machine.memory
@@ -61,6 +63,7 @@ class RamSaving:
         self._pace = pace
         self._metrics = metrics
         self._sender = sender or StreamPages()
+        self._observer = observer or Unobserved()
         self._cursors = dict.fromkeys(self._memory.blocks, 0)
         self._turn = 0  # the block that is sent from
 
@@ -156,6 +159,7 @@ class RamSaving:
         metrics.channel_bytes += sent.channels
         metrics.zero_pages += sent.zeros
         metrics.normal_pages += sent.pages - sent.zeros
+        self._observer.pages_sent(sent.pages, self._clock.now)
         return sent
 
     def _end_section(self, head: bytes) -> Steps[None]:

@@ -89,6 +89,7 @@ class Source:
                 pace=self._pace,
                 metrics=metrics,
                 sender=machine.sender,
+                observer=self._observer,
             )
             handlers.append(self._ram)
         sections = SectionWriter(devices, _RAM_SECTION + len(handlers))

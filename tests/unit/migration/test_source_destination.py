@@ -392,6 +392,9 @@ class Diary:
     def buffer_sent(self, device: str, size: int, now: int) -> None:
         self.moments.append(f"sent {size} of {device}")
 
+    def pages_sent(self, count: int, now: int) -> None:
+        self.moments.append(f"sent {count} pages")
+
     def source_stopped(self, device: str) -> None:
         self._note("stopped", "source", device)
 
