@@ -99,6 +99,7 @@ def test_ram_starves_devices_until_every_handler_has_a_turn(tmp_path: Path) -> N
     assert 2 * sent["7.2"] < sent["9.0"]
 
 
+@pytest.mark.slow
 def test_auto_converge_slows_the_guest_until_it_fits(tmp_path: Path) -> None:
     machine = MACHINE.replace('"16M"', '"4M"').replace('"6M"', '"3M"')
     machine = machine.replace('rate = "4M"', 'rate = "1280K"').replace('"2M"', '"3M"')
