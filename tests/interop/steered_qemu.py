@@ -30,7 +30,7 @@ _TICK: Final = 0.002
 
 
 class SteeredQemu:
-    """A QEMU with devices at `SLOTS`; its history and trace go to ``folder``."""
+    """A QEMU with devices at ``slots``; its history and trace go to ``folder``."""
 
     def __init__(
         self,
@@ -41,12 +41,13 @@ class SteeredQemu:
         work: int = 0,
         traced: tuple[str, ...] = _TRACED,
         fault: FailStep | None = None,
+        slots: tuple[str, ...] = SLOTS,
     ) -> None:
         self.name = name
         self._history = folder / f"{name}.jsonl"
         self._trace = folder / f"{name}.trace"
         self._ended: Attached | None = None
-        placed = [f"{{vfio}},addr={slot}.0" for slot in SLOTS[: len(targets)]]
+        placed = [f"{{vfio}},addr={slot}.0" for slot in slots[: len(targets)]]
         devices = [part for each in placed for part in ("-device", each)]
         traces = [part for each in traced for part in ("-trace", each)]
         attachment = Attachment(

@@ -13,12 +13,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vfiomig.client.conduct import CONDUCTS
-from vfiomig.client.config_space import read_config_space
+from vfiomig.client.config_space import (
+    COMMAND,
+    enable_bus_master,
+    read_config_space,
+    write_command,
+)
 from vfiomig.client.recorder import HistoryWriter, Recorder
 from vfiomig.client.region import FoundRegion, find_migration_region
 from vfiomig.client.v1 import V1Client
 from vfiomig.conformance.target import Target, load_target
 from vfiomig.frontends.device_scenario import paths_of
+from vfiomig.frontends.guest_dma import GuestDma
 from vfiomig.frontends.mdevs import create_mdev, offer_types
 from vfiomig.frontends.noted_bench import NotedBench
 from vfiomig.frontends.simulated_guest import make_guest
@@ -97,6 +103,15 @@ class SimulatedDevice:
         """
         self._noted.fail(on, code)
 
+    def take_config(self) -> None:
+        """Let the device know the command register that came (vfio_pci_load_config).
+
+        Raises:
+            OSError, DriverDiedError: it does not take it.
+        """
+        if self.config is not None:
+            write_command(self.fd, self.config[COMMAND])
+
     def run_for(self, duration: int, luck: random.Random) -> None:
         """Do the work of ``duration`` virtual nanoseconds, on average its rate's."""
         self._owed += self.spec.work * duration
@@ -129,6 +144,7 @@ class SimulatedMachine:
         self.sysfs = Sysfs(folder)
         self.devices: list[SimulatedDevice] = []
         self.guest: Machine | None = None
+        self._dma: GuestDma | None = None
         self._scenario = scenario
         self._log = log
         self._luck = random.Random(scenario.seed)
@@ -136,6 +152,7 @@ class SimulatedMachine:
         try:
             if scenario.machine is not None:
                 self.guest = make_guest(scenario.machine, party, scenario.seed)
+                self._dma = GuestDma(self.guest.memory)
             self._open_all()
         except BaseException:
             self.close()
@@ -158,9 +175,15 @@ class SimulatedMachine:
 
     def migrating(self) -> MigratingMachine | None:
         """Return the guest as migration knows it; ``None`` without one."""
-        if self.guest is None:
+        if self.guest is None or self._dma is None:
             return None
-        return MigratingMachine(self.guest, self._scenario.parameters)
+        return MigratingMachine(
+            self.guest,
+            self._scenario.parameters,
+            sync_dma=self._dma.sync,
+            start_dma=self._dma.start,
+            stop_dma=self._dma.stop,
+        )
 
     def config(self, name: str) -> bytearray | None:
         """Return the configuration space that moves with a device, if one does."""
@@ -173,14 +196,16 @@ class SimulatedMachine:
     def close(self) -> list[tuple[str, Exception]]:
         """Close all devices; return which of them failed at it, and how."""
         failures: list[tuple[str, Exception]] = []
-        if self.guest is not None:
-            self.guest.close()
         while self.devices:
             device = self.devices.pop()
             try:
                 device.fd.close()
             except (OSError, DriverDiedError) as failure:
                 failures.append((device.spec.name, failure))
+        if self._dma is not None:
+            self._dma.close()
+        if self.guest is not None:
+            self.guest.close()
         return failures
 
     def _open_all(self) -> None:
@@ -198,7 +223,7 @@ class SimulatedMachine:
         if self.guest is not None:
             paths = paths_of(self._scenario.devices)
         for spec, path in zip(self._scenario.devices, paths, strict=True):
-            fd = create_mdev(self.sysfs, spec.name, self._luck).open()
+            fd = create_mdev(self.sysfs, spec.name, self._luck).open(dma=self._dma)
             self.devices.append(self._hold(spec, path, fd, made[-1]))
 
     def _hold(
@@ -215,6 +240,9 @@ class SimulatedMachine:
             region = find_migration_region(fd)
             config = None
             if self.guest is not None:
+                # The source's guest has a driver for it, which sets it up.
+                if self.party == "source" and hasattr(driver, "connect"):
+                    enable_bus_master(fd)
                 config = bytearray(read_config_space(fd))
         except BaseException:
             fd.close()

@@ -257,8 +257,9 @@ class _Run(Unobserved):
         self._arm("destination", "buffer", number, device)
 
     def destination_will_run(self, device: str) -> None:
-        """Arm the faults of the last write."""
+        """Take what arrived beside the state; arm the faults of the last write."""
         self._ram.on_arrival()
+        self._destination.device(device).take_config()
         self._arm("destination", "end", device=device)
 
     def destination_runs(self, device: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from vfiomig.host.device_ops import TrappedDriver
+    from vfiomig.host.pci import Dma
 
 # VFIO_DEVICE_API_*_STRING of linux/vfio.h
 DEVICE_APIS: Final = ("vfio-pci", "vfio-platform", "vfio-amba", "vfio-ccw", "vfio-ap")
@@ -180,8 +181,8 @@ class MdevDevice:
         """Tell whether somebody holds its device fd."""
         return self._is_open
 
-    def open(self) -> DeviceFd:
-        """Open the device fd around a fresh driver object.
+    def open(self, *, dma: Dma | None = None) -> DeviceFd:
+        """Open the device fd around a fresh driver object, which reaches ``dma``.
 
         One opener at a time: EBUSY while an earlier device fd is not closed.  ENODEV
         if the mdev is not active.  Whatever the factory raises comes through, and
@@ -193,15 +194,15 @@ class MdevDevice:
             raise OSError(errno.EBUSY, f"mdev {self.uuid} is open already")
         self._is_open = True
         try:
-            return self._open_fresh()
+            return self._open_fresh(dma)
         except BaseException:
             self._is_open = False
             raise
 
-    def _open_fresh(self) -> DeviceFd:
+    def _open_fresh(self, dma: Dma | None) -> DeviceFd:
         driver = self.type.make_driver()
         try:
-            return DeviceFd(driver, on_close=self._closed)
+            return DeviceFd(driver, on_close=self._closed, dma=dma)
         except BaseException:
             driver.close()
             raise

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vfiomig.migration.pace import Pace
 
 # A round is over at the latest after so many buffers, whatever pending_bytes claimed.
-_ROUND_LIMIT: Final = 1 << 16
+ROUND_LIMIT: Final = 1 << 16
 
 
 class EndedEarlyError(VfiomigError):
@@ -167,5 +167,5 @@ def _is_over(current: Round) -> bool:
     return (
         current.sent_bytes >= current.pending_bytes
         or current.is_idle
-        or current.buffers >= _ROUND_LIMIT
+        or current.buffers >= ROUND_LIMIT
     )

@@ -56,6 +56,8 @@ class RamSaving:
         self._machine = migrating.machine
         self._memory = migrating.machine.memory
         self._sync_dma = migrating.sync_dma
+        self._start_dma = migrating.start_dma
+        self._stop_dma = migrating.stop_dma
         self._rules = migrating.parameters.rules
         self._throttle = AutoConverge(migrating.parameters, self._slow_down)
         self._number = number
@@ -72,6 +74,7 @@ class RamSaving:
         self._memory.start_log(LogUser.MIGRATION)
         for user in _LOGS:
             self._memory.start_log(user)
+        self._start_dma()
         for block in self._memory.blocks:
             self._memory.mark(LogUser.MIGRATION, block, 0, block.size)
         self._sync()
@@ -129,13 +132,14 @@ class RamSaving:
 
     def stop_logs(self) -> None:
         """Log no more (ram_save_cleanup)."""
+        self._stop_dma()
         for user in (*_LOGS, LogUser.MIGRATION):
             self._memory.stop_log(user)
 
     def _sync(self) -> None:
         """Take in what was written (migration_bitmap_sync)."""
-        self._sync_dma()
-        pages = sum(self._memory.sync(user) for user in _LOGS)
+        pages = self._sync_dma()
+        pages += sum(self._memory.sync(user) for user in _LOGS)
         self._metrics.dirty_syncs += 1
         self._throttle.look(
             now=self._clock.now,

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def _nothing() -> None:
+    """Log no DMA: there is none."""
+
+
+def _no_pages() -> int:
     """Sync no DMA: there is none."""
+    return 0
 
 
 class MigratingDevice(NamedTuple):
@@ -47,17 +52,21 @@ class MigratingDevice(NamedTuple):
 class MigratingMachine(NamedTuple):
     """The guest around the devices, and the parameters that it migrates by.
 
-    ``sync_dma`` takes what devices wrote by DMA into the guest's log.  With multifd
+    ``sync_dma`` takes what devices wrote by DMA into the migration's log, and returns
+    how many pages became dirty by it; it is asked between ``start_dma`` and
+    ``stop_dma``.  With multifd
     the source has the ``sender`` of its pages, and the destination the ``channels``,
     which put them into the ``places``.
     """
 
     machine: Machine
     parameters: Parameters = Parameters()
-    sync_dma: Callable[[], None] = _nothing
+    sync_dma: Callable[[], int] = _no_pages
     sender: PageSender | None = None
     channels: ReceivingChannels | None = None
     places: PagePlaces | None = None
+    start_dma: Callable[[], None] = _nothing
+    stop_dma: Callable[[], None] = _nothing
 
 
 class Ending(NamedTuple):

@@ -85,12 +85,12 @@ class RamLoad:
         numbers = _numbers(first, count)
         pages = np.uint64(self.pages)
         if self.pattern == "stride":
-            chosen = numbers % pages * np.uint64(self._step()) % pages
+            chosen = numbers % pages * np.uint64(self.step()) % pages
         else:
             chosen = _mixed(numbers, self.seed) % pages
         return chosen.astype(np.int64) + self.offset // PAGE_SIZE
 
-    def _step(self) -> int:
+    def step(self) -> int:
         """Return a step that has no divisor in common with the number of pages."""
         # The golden section, moved a little by the seed: neighbours come late.
         step = self.pages * 618 // 1000 + self.seed % 97

@@ -53,8 +53,9 @@ class SmallGuest:
         known = Parameters(**parameters)  # type: ignore[arg-type]
         return MigratingMachine(self.machine, known, self._sync_dma)
 
-    def _sync_dma(self) -> None:
+    def _sync_dma(self) -> int:
         self.syncs += 1
+        return 0
 
     def __enter__(self) -> SmallGuest:
         return self

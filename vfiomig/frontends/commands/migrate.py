@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from vfiomig.frontends.commands.incoming import migrate_incoming
 from vfiomig.frontends.exit_codes import DONE, INTERRUPTED, NOT_AS_EXPECTED
 from vfiomig.frontends.report.as_html import as_html
 from vfiomig.frontends.report.as_json import as_json
@@ -22,6 +23,7 @@ from vfiomig.frontends.scenario import (
     with_targets,
 )
 from vfiomig.frontends.simulation import simulate
+from vfiomig.frontends.what_if_command import forecast_all
 from vfiomig.migration.metrics import Outcome
 
 _OUTPUT = click.Path(path_type=Path)
@@ -58,6 +60,32 @@ _OUTPUT = click.Path(path_type=Path)
     type=_OUTPUT,
     help="Write the stream as the destination got it.",
 )
+@click.option(
+    "--incoming",
+    "incoming_file",
+    type=_OUTPUT,
+    help="Load the stream in this file, of a QEMU or of --stream, and do no more.",
+)
+@click.option(
+    "--expect",
+    "expected_file",
+    type=_OUTPUT,
+    help="With --incoming: what --json of that migration, or of vfiomig qemu, said.",
+)
+@click.option(
+    "--what-if",
+    "is_forecast",
+    is_flag=True,
+    help="Move nothing: say what the migration would do, and if one thing differed.",
+)
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="NAME=LOW..HIGH",
+    help="With --what-if: vary this alone, such as bandwidth=64M..10G, dirty-rate, "
+    "work or downtime-limit=10ms..2s; :N behind it takes N points. May be repeated.",
+)
 def migrate(
     scenario: Path | None,
     targets: tuple[str, ...],
@@ -66,6 +94,10 @@ def migrate(
     html_file: Path | None,
     history_file: Path | None,
     stream_file: Path | None,
+    incoming_file: Path | None,
+    expected_file: Path | None,
+    is_forecast: bool,  # noqa: FBT001 -- click's flag
+    sweeps: tuple[str, ...],
 ) -> int:
     """Migrate devices live from a source to a destination, in virtual time.
 
@@ -76,14 +108,46 @@ def migrate(
     Every byte really moves; seconds do not pass. "state verified" is said only if the
     destination's snapshot equals the source's at its stop.
 
+    With --incoming there is only a destination: the VFIO devices of the stream are
+    loaded by the scenario's, at their slots or in order, and RAM by a [machine] of that
+    size. The rest is passed over, by name. Without --expect nothing is verified.
+
+    With --what-if nothing moves. The same loop runs in virtual time on expected
+    numbers, for the scenario and for others around it: bandwidth, dirty rate and
+    downtime limit each from low to high. Drivers are asked beforehand what they do.
+
     \b
     vfiomig migrate
     vfiomig migrate --device driver.py:MyDriver
     vfiomig migrate slow-link.toml --html timeline.html
     vfiomig migrate --device vfio-user:/run/a.sock --destination vfio-user:/run/b.sock
+    vfiomig migrate big-guest.toml --what-if --sweep bandwidth=1G..100G --html F.html
+    vfiomig migrate --incoming vm.mig --device serial --expect qemu.json
     """  # noqa: D301 -- click wants the character
     what = load_scenario(scenario) if scenario is not None else builtin_scenario()
     what = with_destinations(with_targets(what, targets), destinations)
+    if is_forecast:
+        if {history_file, stream_file, incoming_file, expected_file} != {None}:
+            message = "--what-if moves nothing: it goes with --sweep, --json and --html"
+            raise click.UsageError(message)
+        return forecast_all(what, sweeps, json_file=json_file, html_file=html_file)
+    if sweeps:
+        message = "--sweep is about --what-if"
+        raise click.UsageError(message)
+    if incoming_file is not None:
+        if (stream_file, html_file) != (None, None):
+            message = "--stream and --html are about a migration, not about --incoming"
+            raise click.UsageError(message)
+        return migrate_incoming(
+            what,
+            incoming_file,
+            expect=expected_file,
+            json_file=json_file,
+            history_file=history_file,
+        )
+    if expected_file is not None:
+        message = "--expect is about --incoming"
+        raise click.UsageError(message)
     with contextlib.ExitStack() as outputs:
         # All are opened first: that one cannot be written is known before the run.
         history, stream, as_a_page, as_figures = (

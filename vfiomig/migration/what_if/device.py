@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 _HEAD: Final = framing.SECTION_HEAD.size
 _DATA: Final = framing.DATA_HEAD.size
 _FOOT: Final = len(framing.END_OF_STATE) + len(framing.section_foot(1))
-# What changes in a window by less than this part of itself may be taken for steady.
+# A device is steady where a window changes what is pending by less than this part of
+# what it sends; else as many windows go at once as change so much of it.
+_STEADY: Final = 0.02
 _SHARE: Final = 8
 _ANY: Final = 1 << 40
 
@@ -50,7 +52,9 @@ class ModelledDevice:
         self._again = 0.0
         self._work = float(profile.warm_up)
         self._ran_until = 0
+        self._owed = 0  # work that is due, times SECOND
         self._has_asked = False
+        self._last = 0.0  # what the last buffer took, if nobody asked since
         self.sent = 0  # bytes of buffers, in pre-copy
 
     @property
@@ -59,9 +63,10 @@ class ModelledDevice:
         return round(self._unsent + self._again) + self._profile.idle_pending
 
     def run_until(self, now: int) -> None:
-        """Do the work that is due until ``now``, as much as its rate says."""
-        work = self._profile.work * (now - self._ran_until) / SECOND
+        """Do the work that is due until ``now``: whole units, at its rate."""
+        self._owed += self._profile.work * (now - self._ran_until)
         self._ran_until = now
+        work, self._owed = divmod(self._owed, SECOND)
         if not work:
             return
         self._work += work
@@ -110,6 +115,8 @@ class ModelledDevice:
         """Save all that is left."""
         profile, times = self._profile, self._times
         self._pass(times.complete)
+        if profile.offers_again:
+            self._again += self._last
         left = (self._unsent + self._again) / profile.drop
         left = round(left + profile.extra.value(self._work))
         self._unsent = self._again = 0.0
@@ -148,24 +155,31 @@ class ModelledDevice:
         """What is unsent, dirty again, and all work done: what a window changes."""
         return self._unsent, self._again, self._work
 
-    def most_leaps(self, changes: tuple[float, float, float]) -> int:
-        """Return how often such a window may come again, each like the last."""
+    def most_leaps(self, changes: tuple[float, float, float], sent: int) -> int:
+        """Return how often a window in which it ``sent`` bytes may come again."""
         unsent, again, _ = changes
         leaps = _ANY
         if unsent < 0:
             leaps = min(leaps, int(self._unsent / -unsent) - 2)
-        if abs(again) > 1:
-            leaps = min(leaps, int(self._again / _SHARE / abs(again)))
+        if not self._is_steady(again, sent):
+            leaps = min(leaps, int(max(self._again, sent) / _SHARE / abs(again)))
         return leaps
 
-    def leap(self, times: int, changes: tuple[float, float, float], now: int) -> None:
-        """Let such a window have come so many times more, until ``now``."""
+    def leap(
+        self, times: int, changes: tuple[float, float, float], sent: int, duration: int
+    ) -> None:
+        """Let such a window have come so many times more, in ``duration`` ns."""
         self._unsent = max(self._unsent + times * changes[0], 0.0)
-        self._again = max(self._again + times * changes[1], 0.0)
+        if not self._is_steady(changes[1], sent):
+            self._again = max(self._again + times * changes[1], 0.0)
         self._work += times * changes[2]
-        self._ran_until = now
+        # What was not done yet of the last one is still to be done.
+        self._ran_until += duration
 
     # -- amounts
+
+    def _is_steady(self, change: float, sent: int) -> bool:
+        return abs(change) <= sent * _STEADY
 
     def _take(self) -> int:
         """Take a buffer out of what is pending; return its bytes."""
@@ -173,6 +187,7 @@ class ModelledDevice:
         pending = self._unsent + self._again
         taken = min(profile.buffer * profile.drop, pending)
         first = min(taken, self._unsent)
+        self._last = taken
         self._unsent -= first
         self._again -= taken - first
         if self._unsent + self._again < 1:
@@ -191,6 +206,7 @@ class ModelledDevice:
     def _ask(self) -> int:
         self._pass(self._times.poll)
         self._has_asked = True
+        self._last = 0.0
         return self.pending
 
     def _pass(self, duration: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vfiomig.migration.convergence import DowntimeEstimate, Limits
 from vfiomig.migration.metrics import Metrics, Outcome
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vfiomig.migration.handler import SaveHandler
     from vfiomig.migration.what_if.profile import DeviceProfile
     from vfiomig.vm.workload import RamLoad
+
+_LATE: Final = 10  # a tenth over: the link's latency and the like are no news
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +63,21 @@ class Setting:
 class Forecast:
     """How it would end; ``converges``: within the downtime limit, by the estimate.
 
-    ``metrics`` are those of a real run, but for what only that can have.
+    ``limit`` is that limit.  ``metrics`` are those of a real run, but for what only
+    that can have.
     """
 
     outcome: Outcome
     converges: bool
     metrics: Metrics
+    limit: int
     reason: str = ""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the downtime is well over the limit, whatever was expected."""
+        downtime = self.metrics.downtime
+        return downtime is not None and downtime > self.limit + self.limit // _LATE
 
 
 def forecast(setting: Setting) -> Forecast:
@@ -143,6 +153,7 @@ class _Model:
     def run(self) -> Forecast:
         """Go as far as the source goes, in the order of `Source.migrate`."""
         machine, metrics = self._setting.machine, self._metrics
+        limit = self._setting.limits.downtime
         self._wire.send(len(framing.STREAM_HEAD))
         if machine is not None:
             self._wire.send(len(framing.configuration(machine.machine_type)))
@@ -152,14 +163,18 @@ class _Model:
         except EndedEarlyError as end:
             metrics.ended_at = self._wire.source.now
             return Forecast(
-                outcome=end.outcome, converges=False, metrics=metrics, reason=str(end)
+                outcome=end.outcome,
+                converges=False,
+                metrics=metrics,
+                limit=limit,
+                reason=str(end),
             )
         self._stop_and_copy()
-        limit = self._setting.limits.downtime
         return Forecast(
             outcome=Outcome.COMPLETED,
             converges=(metrics.expected_downtime or 0) <= limit,
             metrics=metrics,
+            limit=limit,
         )
 
     def _stop_and_copy(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vfiomig.migration.pace import QemuPace
+from vfiomig.migration.pre_copy import ROUND_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from vfiomig.migration.what_if.stretches import Stretch
     from vfiomig.migration.what_if.wire import Wire
 
-# Fewer are as soon gone through one by one.
-_WORTH_IT: Final = 4
+# Fewer are as soon gone through one after another.
+_WORTH_IT: Final = 2
 _ANY: Final = 1 << 40
-_BUFFERS: Final = 1 << 15  # in one leap: a round has an end after twice as many
+_NEAR: Final = 0.05  # of what a device sends in a window
 
 _COUNTED: Final = (
     "stream_bytes",
@@ -67,7 +68,8 @@ class LeapingPace:
         self._ram: ModelledRam | None = None
         self._devices: Sequence[ModelledDevice] = ()
         self._last: _Moment | None = None
-        self._began = -1
+        self._sent: tuple[int, ...] = ()  # by each device in the window before
+        self._began = pace.began if isinstance(pace, QemuPace) else 0
         self.is_exceeded = pace.is_exceeded
         self.room = pace.room
         self.expected = pace.expected
@@ -86,13 +88,14 @@ class LeapingPace:
         self._pace.wait()
         if not self._has_closed():
             return
-        moment = self._moment()
-        if self._last is not None and self._is_alike(self._last, moment):
-            times = self._most_leaps(self._last, moment)
+        last, moment = self._last, self._moment()
+        sent = _differences(last.sent, moment.sent) if last is not None else ()
+        if last is not None and self._is_alike(last, moment, sent):
+            times = self._most_leaps(last, moment)
             if times >= _WORTH_IT:
-                self._leap(times, self._last, moment)
+                self._leap(times, last, moment)
                 moment = self._moment()
-        self._last = moment
+        self._last, self._sent = moment, sent
 
     def _has_closed(self) -> bool:
         """Tell whether a window has just ended; without windows every pass is one."""
@@ -117,9 +120,12 @@ class LeapingPace:
             pending=sum(device.pending for device in self._devices),
         )
 
-    def _is_alike(self, before: _Moment, after: _Moment) -> bool:
+    def _is_alike(self, before: _Moment, after: _Moment, sent: tuple[int, ...]) -> bool:
+        """Tell whether nothing was decided in a window, and devices were as before."""
         return (
-            before.rounds == after.rounds
+            len(sent) == len(self._sent)
+            and all(map(_are_near, sent, self._sent))
+            and before.rounds == after.rounds
             and before.syncs == after.syncs
             and before.place is after.place
             and before.now < after.now
@@ -136,16 +142,16 @@ class LeapingPace:
             left = current.pending_bytes - current.sent_bytes
             leaps = min(leaps, left // (device + ram) - 2)
         if buffers:
-            leaps = min(leaps, (_BUFFERS - current.buffers) // buffers)
+            leaps = min(leaps, (ROUND_LIMIT - current.buffers) // buffers - 2)
         if self._limits.cancel_at is not None:
             leaps = min(leaps, (self._limits.cancel_at - after.now) // duration - 1)
         if self._ram is not None:
             pages = self._pages(before, after)
             leaps = min(leaps, self._ram.most_leaps(pages, duration))
         for number, each in enumerate(self._devices):
-            if after.sent[number] != before.sent[number]:
+            if sent := after.sent[number] - before.sent[number]:
                 change = _changes(before, after, number)
-                leaps = min(leaps, each.most_leaps(change))
+                leaps = min(leaps, each.most_leaps(change, sent))
         if self._ram is None:
             leaps = self._before_decision(leaps, after.pending - before.pending, after)
         return leaps if leaps < _ANY else 0
@@ -175,9 +181,9 @@ class LeapingPace:
             self._ram.leap(pages * times)
         for number, device in enumerate(self._devices):
             # One that sent nothing only works on, however long.
-            if after.sent[number] != before.sent[number]:
+            if sent := after.sent[number] - before.sent[number]:
                 change = _changes(before, after, number)
-                device.leap(times, change, self._wire.source.now)
+                device.leap(times, change, sent, duration * times)
         if isinstance(self._pace, QemuPace):
             self._pace.begin_window()
             self._began = self._pace.began
@@ -189,6 +195,10 @@ class LeapingPace:
 
 def _differences(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(late - early for early, late in zip(before, after, strict=True))
+
+
+def _are_near(one: int, other: int) -> bool:
+    return abs(one - other) <= _NEAR * max(one, other)
 
 
 def _changes(

@@ -113,7 +113,9 @@ class DeviceProfile:
     of it never goes away.  ``extra``: what it sends while stopped beyond what was
     pending, by all the work that it did; ``last_buffer`` bytes at a time.
 
-    ``config_bytes`` is the size of its FULL section, 0 for none.
+    ``offers_again``: a buffer after which nobody asked for pending_bytes comes once
+    more when it is stopped.  ``config_bytes`` is the size of its FULL section, 0 for
+    none.
     """
 
     name: str
@@ -128,4 +130,5 @@ class DeviceProfile:
     growth: Curve = _NOTHING
     extra: Curve = _NOTHING
     last_buffer: int = 0
+    offers_again: bool = False
     times: AccessTimes = field(default_factory=AccessTimes)

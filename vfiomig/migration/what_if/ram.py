@@ -137,7 +137,7 @@ class ModelledRam:
         its turn; none of them is for `_mixed`.
         """
         stretch = self._ram.current
-        page = _page_size(stretch.zero_share)
+        page = _page_size(stretch.zero_share())
         batch = min(_BATCH, int(room // page) + 1)
         left = (deadline - self._clock.now) * self._wire.link.bandwidth / SECOND
         in_time = math.ceil((left - head) / (batch * page)) - 1
@@ -153,14 +153,14 @@ class ModelledRam:
             stretch = ram.current
             if pages and ram.turn < place:
                 break  # nothing is looked up beyond the end of a block
-            fit = int((room - size) // _page_size(stretch.zero_share)) + 1
+            fit = int((room - size) // _page_size(stretch.zero_share())) + 1
             taken, more = self._take(min(fit, _BATCH - pages, stretch.dirty))
             pages, size = pages + taken, size + more
         return pages, size
 
     def _take(self, pages: int) -> tuple[int, int]:
         """Take pages of the current stretch out; return them, and their bytes."""
-        zero = round(pages * self._ram.current.zero_share)
+        zero = round(pages * self._ram.current.zero_share(pages))
         self._metrics.zero_pages += zero
         self._metrics.normal_pages += pages - zero
         self._ram.send(pages)

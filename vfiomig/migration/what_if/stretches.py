@@ -23,40 +23,43 @@ _MOST: Final = 2048
 
 @dataclass(slots=True)
 class Stretch:
-    """``pages`` pages that have one past, ``dirty`` of which are known to be dirty.
+    """``pages`` pages from ``first`` on that have one past, ``dirty`` of them dirty.
 
     ``loads`` write to it; ``sent_at`` is the number of writes that each of them had
     made when what is here was sent last.  ``is_new``: it never was.  ``filled``: no
     page of it ever was zero.
     """
 
+    first: int
     pages: int
     filled: bool
     loads: tuple[ModelledLoad, ...]
     dirty: int = 0
     is_new: bool = True
-    sent_at: tuple[float, ...] = ()
+    sent_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        self.sent_at = self.sent_at or (0.0,) * len(self.loads)
+        self.sent_at = self.sent_at or (0,) * len(self.loads)
 
-    @property
-    def zero_share(self) -> float:
-        """The share of its dirty pages that are zero: nobody has written there yet."""
+    def zero_share(self, pages: int = 0) -> float:
+        """Return the share of the next pages to go, or of all, that are zero."""
         if self.filled or not self.is_new:
             return 0.0
+        # All of it is dirty until it goes, so what went lies before the rest.
+        first = self.first + self.pages - self.dirty
         share = 1.0
         for load in self.loads:
-            share *= 1 - load.share_written(load.writes)
+            end = first + (pages or self.dirty)
+            share *= 1 - load.share_written(0, load.writes, first, end)
         return share
 
     def share_dirty(self, writes: dict[ModelledLoad, int]) -> float:
         """Return the share that is dirty when the loads have made so many writes."""
         if self.is_new:
             return 1.0
-        clean = 1.0
+        clean, end = 1.0, self.first + self.pages
         for load, since in zip(self.loads, self.sent_at, strict=True):
-            clean *= 1 - load.share_written(writes[load] - since)
+            clean *= 1 - load.share_written(since, writes[load], self.first, end)
         return 1 - clean
 
 
@@ -84,6 +87,7 @@ class RamMap:
             edges |= {load.first, load.end}
         stretches = [
             Stretch(
+                first,
                 end - first,
                 filled=end <= filled,
                 loads=tuple(x for x in loads if x.first <= first and end <= x.end),
@@ -140,9 +144,10 @@ class RamMap:
             return
         left = max(round(stretch.pages * stretch.dirty / self._at_sync), 1)
         if left < stretch.pages:
-            sent = Stretch(stretch.pages - left, stretch.filled, stretch.loads)
+            gone = stretch.pages - left
+            sent = Stretch(stretch.first, gone, stretch.filled, stretch.loads)
             self._mark_sent(sent)
-            stretch.pages = left
+            stretch.first, stretch.pages = stretch.first + gone, left
             self.stretches.insert(self.turn, sent)
             self.turn += 1
         self._join()
@@ -177,10 +182,10 @@ def _are_alike(one: Stretch, other: Stretch, *, loosely: bool) -> bool:
 def _one_of(one: Stretch, other: Stretch) -> Stretch:
     pages = one.pages + other.pages
 
-    def means() -> Iterator[float]:
+    def means() -> Iterator[int]:
         for first, second in zip(one.sent_at, other.sent_at, strict=True):
-            yield (first * one.pages + second * other.pages) / pages
+            yield (first * one.pages + second * other.pages) // pages
 
     sent_at = one.sent_at if one.sent_at == other.sent_at else tuple(means())
     dirty = one.dirty + other.dirty
-    return Stretch(pages, one.filled, one.loads, dirty, one.is_new, sent_at)
+    return Stretch(one.first, pages, one.filled, one.loads, dirty, one.is_new, sent_at)

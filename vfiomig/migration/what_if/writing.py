@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.migration.what_if.striding import steps_into
 from vfiomig.vm.ram_block import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -47,14 +48,26 @@ class ModelledLoad:
         self.run_until(now)
         self._percent = percent
 
-    def share_written(self, writes: float) -> float:
-        """Return which share of its pages so many writes in a row are expected to hit.
+    def share_written(self, since: int, until: int, first: int, end: int) -> float:
+        """Return which share of pages writes ``since`` to ``until`` hit (end excluded).
 
-        "stride" hits each page once before it begins again; "random" any.
+        The pages are ``first`` to ``end`` of the block, all in its working set.  For
+        "stride" they are counted; "random" hits any, and the share is expected.
         """
-        if self.load.pattern == "stride":
-            return min(1.0, writes / self.load.pages)
-        return -math.expm1(-writes / self.load.pages)
+        load, writes = self.load, until - since
+        if load.pattern != "stride":
+            return -math.expm1(-writes / load.pages)
+        if writes >= load.pages:
+            return 1.0
+        hit = steps_into(
+            first - self.first,
+            end - self.first,
+            first=since,
+            end=until,
+            step=load.step(),
+            pages=load.pages,
+        )
+        return hit / (end - first)
 
     def time_to_write(self, share: float) -> float:
         """Return the nanoseconds in which it writes to ``share`` of its pages, once."""
