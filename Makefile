@@ -34,7 +34,7 @@ demo: $(PACKAGE)
 	@$(BIN)/vfiomig migrate
 
 check: lint
-	$(PYTEST) $(SPREAD) -m "not slow"
+	$(PYTEST) $(SPREAD) -m "not slow" --hypothesis-profile=check
 
 test: lint
 	$(PYTEST) $(SPREAD)

@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "examples"
 EXAMPLES = sorted([*FOLDER.glob("*.py"), *FOLDER.glob("*.toml")])
 LIMIT = 40  # lines; an example has fewer
@@ -54,6 +56,7 @@ def test_every_example_has_a_number_and_a_name_in_words() -> None:
     assert [path.name for path in EXAMPLES if not pattern.fullmatch(path.name)] == []
 
 
+@pytest.mark.slow
 def test_every_example_runs(tmp_path: Path) -> None:
     # One test and no parameters: without examples there would be one skipped.
     failed = {}

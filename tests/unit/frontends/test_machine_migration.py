@@ -132,7 +132,14 @@ def test_max_bandwidth_is_a_budget_for_each_window(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("multifd", ["false", "true"])
-@pytest.mark.parametrize("transport", ["memory", "unix", "tcp"])
+@pytest.mark.parametrize(
+    "transport",
+    [
+        pytest.param("memory", marks=pytest.mark.slow),
+        pytest.param("unix", marks=pytest.mark.slow),
+        "tcp",
+    ],
+)
 @pytest.mark.parametrize("cut", [3, 100, 20_000, 600_000])
 def test_a_link_that_breaks_leaves_the_source_whole(
     tmp_path: Path, cut: int, transport: str, multifd: str
