@@ -110,9 +110,9 @@ class SteeredQemu:
             self._ended = self._side.end()
         return self._ended
 
-    def gone(self) -> Attached:
+    def gone(self, limit: float = _LIMIT) -> Attached:
         """Wait until it has gone by itself."""
-        deadline = time.monotonic() + _LIMIT
+        deadline = time.monotonic() + limit
         while not self._side.has_ended:
             assert time.monotonic() < deadline, "it still runs"
             time.sleep(_TICK)
