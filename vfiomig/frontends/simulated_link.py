@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from vfiomig.frontends.scenario import ScenarioError
 from vfiomig.migration.companions import (
-    ReceivingBeside,
-    SendingBeside,
     accept_all,
     connect_all,
     receive_all,
+    receiving_beside,
+    sending_beside,
 )
 from vfiomig.migration.exchange import Party, exchange
 from vfiomig.migration.metrics import Outcome
@@ -113,7 +113,7 @@ class SimulatedLink:
             outgoing=forth,
             incoming=back,
         )
-        sending = SendingBeside(first, out.channels)
+        sending = sending_beside(first, out.channels)
         try:
             accept_all(incoming, first, sending)
         except (OSError, VfiomigError) as error:  # the destination never came to be
@@ -128,7 +128,7 @@ class SimulatedLink:
             outgoing=back,
             incoming=forth,
         )
-        exchange(first, second, sending, ReceivingBeside(second, received))
+        exchange(first, second, sending, receiving_beside(second, received))
         return [first.result(), second.result()]
 
     def require_faults(self, sent: int) -> None:

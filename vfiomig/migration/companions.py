@@ -14,6 +14,7 @@ from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
     import selectors
+    from collections.abc import Callable
 
     from vfiomig.migration.exchange import Party
     from vfiomig.migration.ram_loading import PagePlaces
@@ -22,24 +23,27 @@ if TYPE_CHECKING:
 _LOOK: Final = 0.05  # seconds: a transport without a descriptor is looked at so often
 
 
-class SendingBeside:
-    """The source's channels; a `Beside`."""
+class ChannelsBeside:
+    """The channels of one party; a `Beside`.  ``let_go`` ends them with the party."""
 
-    def __init__(self, party: Party[Any], channels: SendingChannels) -> None:
+    def __init__(
+        self,
+        party: Party[Any],
+        channels: SendingChannels | ReceivingChannels,
+        let_go: Callable[[], None],
+    ) -> None:
         self._party = party
         self._channels = channels
+        self._let_go = let_go
         self._has_ended = False
 
     def step(self) -> bool:
-        """Send what can be sent; end with the party."""
+        """Move what can be moved; end with the party."""
         if self._has_ended:
             return False
         if self._party.is_over:
             self._has_ended = True
-            if self._channels.is_idle:
-                self._channels.finish()
-            else:
-                self._channels.close()
+            self._let_go()
             return True
         try:
             return self._channels.step()
@@ -53,32 +57,23 @@ class SendingBeside:
         return not self._has_ended and self._channels.wait_on(selector)
 
 
-class ReceivingBeside:
-    """The destination's channels; a `Beside`."""
+def sending_beside(source: Party[Any], channels: SendingChannels) -> ChannelsBeside:
+    """Return the source's channels: they finish, or are cut off where some is left."""
 
-    def __init__(self, party: Party[Any], channels: ReceivingChannels) -> None:
-        self._party = party
-        self._channels = channels
-        self._has_ended = False
+    def let_go() -> None:
+        if channels.is_idle:
+            channels.finish()
+        else:
+            channels.close()
 
-    def step(self) -> bool:
-        """Receive what is there; end with the party."""
-        if self._has_ended:
-            return False
-        if self._party.is_over:
-            self._has_ended = True
-            self._channels.close()
-            return True
-        try:
-            return self._channels.step()
-        except (OSError, VfiomigError) as error:
-            self._has_ended = True
-            self._party.fail(error)
-            return True
+    return ChannelsBeside(source, channels, let_go)
 
-    def wait_on(self, selector: selectors.BaseSelector) -> bool:
-        """Register the channels that wait."""
-        return not self._has_ended and self._channels.wait_on(selector)
+
+def receiving_beside(
+    destination: Party[Any], channels: ReceivingChannels
+) -> ChannelsBeside:
+    """Return the destination's channels."""
+    return ChannelsBeside(destination, channels, channels.close)
 
 
 class Outgoing(NamedTuple):
@@ -101,7 +96,7 @@ def connect_all(listener: Listener, count: int) -> Outgoing:
 
 
 def accept_all(
-    incoming: IncomingChannels, source: Party[Any], sending: SendingBeside
+    incoming: IncomingChannels, source: Party[Any], sending: ChannelsBeside
 ) -> None:
     """Let the source go on until all its channels have come and were told apart.
 

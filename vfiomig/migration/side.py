@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vfiomig.migration.metrics import Metrics, Outcome, StateChange
 from vfiomig.migration.parameters import Parameters
-from vfiomig.protocol.qemu_stream import framing
-from vfiomig.protocol.qemu_stream.device_description import describe_devices
+from vfiomig.protocol.qemu_stream import framing, vmdesc
+from vfiomig.protocol.qemu_stream.page_batch import PAGE_SIZE
+from vfiomig.protocol.qemu_stream.records import SectionName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -108,8 +109,11 @@ class StateNotes:
 
 def description_of(devices: Iterable[MigratingDevice]) -> bytes:
     """Return the VM description of a machine with these devices."""
-    return describe_devices(
-        (device.idstr, framing.config_state_size(device.config))
+    described = [
+        vmdesc.describe_data(
+            SectionName(device.idstr, 0), framing.config_state_size(device.config)
+        )
         for device in devices
         if device.config is not None
-    )
+    ]
+    return vmdesc.text_of(vmdesc.vm_description(described, page_size=PAGE_SIZE))

@@ -89,7 +89,7 @@ def start_rest(idstr: str) -> bytes:
     """Return what stands between head and footer of a START section."""
     return b"".join(
         (
-            _counted(idstr),
+            counted(idstr),
             _INSTANCE_AND_VERSION.pack(_VFIO_INSTANCE, _VFIO_VERSION),
             TAG.pack(VFIO_MIG_FLAG_DEV_SETUP_STATE),
             END_OF_STATE,
@@ -107,7 +107,7 @@ def full_rest(idstr: str) -> bytes:
     """Return what stands between the id of a FULL section and the configuration."""
     return b"".join(
         (
-            _counted(idstr),
+            counted(idstr),
             _INSTANCE_AND_VERSION.pack(_VFIO_INSTANCE, _VFIO_VERSION),
             TAG.pack(VFIO_MIG_FLAG_DEV_CONFIG_STATE),
             _PCI_DEVICE_VERSION,
@@ -152,6 +152,7 @@ def return_path_shut(error: int) -> bytes:
     return _RETURN_PATH.pack(MIG_RP_MSG_SHUT, 4, error)
 
 
-def _counted(text: str) -> bytes:
+def counted(text: str) -> bytes:
+    """Return text behind a byte with its length, as names stand in the stream."""
     encoded = text.encode()
     return bytes([len(encoded)]) + encoded

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfiomig.protocol.errors import StreamError
+from vfiomig.protocol.qemu_stream.framing import counted
 from vfiomig.uapi.qemu_stream import (
     RAM_SAVE_FLAG_CONTINUE,
     RAM_SAVE_FLAG_EOS,
@@ -77,7 +78,7 @@ class PageEncoder:
         if block != self._last_block:
             self._last_block = block
             at = self._write_named(
-                _counted(block), ram, int(numbers[0]), is_zero=bool(zero[0])
+                counted(block), ram, int(numbers[0]), is_zero=bool(zero[0])
             )
             done, zeros = 1, int(zero[0])
         for low, high in _runs(zero, done):
@@ -255,8 +256,3 @@ def _runs(zero: Flags, first: int) -> Iterator[tuple[int, int]]:
         yield low, high
         low = high
     yield low, len(zero)
-
-
-def _counted(text: str) -> bytes:
-    encoded = text.encode()
-    return bytes([len(encoded)]) + encoded

@@ -9,7 +9,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.protocol.qemu_stream.framing import SECTION_HEAD, TAG, section_foot
+from vfiomig.protocol.qemu_stream.framing import (
+    SECTION_HEAD,
+    TAG,
+    counted,
+    section_foot,
+)
 from vfiomig.uapi.qemu_stream import (
     QEMU_VM_SECTION_END,
     QEMU_VM_SECTION_PART,
@@ -36,12 +41,12 @@ def start_rest(blocks: Sequence[tuple[str, int]]) -> bytes:
     """Return what stands between the id and the footer of a START section."""
     total = sum(size for _, size in blocks)
     parts = [
-        _counted(RAM_IDSTR),
+        counted(RAM_IDSTR),
         _INSTANCE_AND_VERSION,
         TAG.pack(total | RAM_SAVE_FLAG_MEM_SIZE),
     ]
     for name, size in blocks:
-        parts += _counted(name), TAG.pack(size)
+        parts += counted(name), TAG.pack(size)
     parts.append(END_OF_STATE)
     return b"".join(parts)
 
@@ -59,8 +64,3 @@ def end_head(number: int) -> bytes:
 def payload_foot(number: int) -> bytes:
     """Return what a PART or END section ends with."""
     return END_OF_STATE + section_foot(number)
-
-
-def _counted(text: str) -> bytes:
-    encoded = text.encode()
-    return bytes([len(encoded)]) + encoded
