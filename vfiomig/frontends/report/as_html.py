@@ -1,19 +1,13 @@
-"""A run as one self-contained page: no script, no font and no picture from elsewhere.
-
-Rule 1: the template lays out and does not compute; what it is given is text and
-numbers.  It escapes all of it.
-"""
+"""A run as one self-contained page: no script, nothing from elsewhere."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import jinja2
 
 import vfiomig
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.bars import bar_chart
+from vfiomig.frontends.report.page import page_of
 from vfiomig.frontends.report.parameters import command_of, parameters
 from vfiomig.frontends.report.parts import (
     machine_figures,
@@ -33,7 +27,6 @@ if TYPE_CHECKING:
     from vfiomig.frontends.run_report import DeviceReport, RunReport
     from vfiomig.migration.metrics import Round
 
-_TEMPLATES: Final = Path(__file__).parent / "templates"
 _DIGEST_LENGTH: Final = 12
 _DIGEST_COLUMNS: Final = {
     "source_at_start": "source at start",
@@ -47,16 +40,7 @@ _DIGEST_COLUMNS: Final = {
 
 def as_html(report: RunReport) -> bytes:
     """Return the page, in UTF-8."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template("timeline.html.j2").render(_facts(report))
-    return page.encode()
+    return page_of("timeline.html.j2", _facts(report))
 
 
 def _facts(report: RunReport) -> dict[str, object]:

@@ -1,17 +1,10 @@
-"""A run of the suite as one self-contained page: no script, and nothing from elsewhere.
-
-Rule 1: the template lays out and does not compute; what it is given is text and
-numbers.  It escapes all of it.
-"""
+"""A run of the suite as one self-contained page: nothing from elsewhere."""
 
 from __future__ import annotations
 
 from collections import Counter
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-import jinja2
+from typing import TYPE_CHECKING
 
 import vfiomig
 from vfiomig.conformance.finding import Verdict
@@ -19,6 +12,7 @@ from vfiomig.conformance.library import lines_of_death
 from vfiomig.conformance.snippet import snippet_of
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.check_terminal import verdict_line
+from vfiomig.frontends.report.page import page_of
 from vfiomig.frontends.report.sequence import sequence_of
 from vfiomig.frontends.report.units import bytes_text
 
@@ -26,21 +20,10 @@ if TYPE_CHECKING:
     from vfiomig.conformance.finding import Finding, RuleResult
     from vfiomig.frontends.check_report import CheckReport
 
-_TEMPLATES: Final = Path(__file__).parent / "templates"
-
 
 def check_as_html(report: CheckReport) -> bytes:
     """Return the page, in UTF-8."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template("check.html.j2").render(_facts(report))
-    return page.encode()
+    return page_of("check.html.j2", _facts(report))
 
 
 def _facts(report: CheckReport) -> dict[str, object]:

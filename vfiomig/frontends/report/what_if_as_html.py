@@ -1,18 +1,12 @@
-"""Forecasts as one self-contained page: no script, no font, no picture from elsewhere.
-
-Rule 1: the template lays out and does not compute; what it is given is text and
-numbers.  It escapes all of it.
-"""
+"""Forecasts as one self-contained page: no script, nothing from elsewhere."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-import jinja2
+from typing import TYPE_CHECKING
 
 import vfiomig
 from vfiomig.frontends.plain_text import plain
+from vfiomig.frontends.report.page import page_of
 from vfiomig.frontends.report.parameters import command_of, parameters
 from vfiomig.frontends.report.what_if_chart import downtime_chart, total_chart
 from vfiomig.frontends.report.what_if_words import (
@@ -25,19 +19,9 @@ from vfiomig.frontends.report.what_if_words import (
 if TYPE_CHECKING:
     from vfiomig.frontends.what_if import Curve, WhatIf
 
-_TEMPLATES: Final = Path(__file__).parent / "templates"
-
 
 def what_if_as_html(report: WhatIf) -> bytes:
     """Return the page, in UTF-8."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     has_ram = report.scenario.machine is not None
     is_good = report.own.converges and not report.own.is_late
     facts = {
@@ -50,7 +34,7 @@ def what_if_as_html(report: WhatIf) -> bytes:
         "command": f"{command_of(report.scenario)} --what-if",
         "version": vfiomig.__version__,
     }
-    return environment.get_template("what_if.html.j2").render(facts).encode()
+    return page_of("what_if.html.j2", facts)
 
 
 def _curve(curve: Curve, *, has_ram: bool) -> dict[str, object]:
