@@ -16,6 +16,7 @@ import pytest
 
 from vfiomig.migration.ram_channels import Batch, ReceivingChannels, SendingChannels
 from vfiomig.migration.transport import IncomingChannels, connect_unix, listen_unix
+from vfiomig.migration.transport.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,11 +128,11 @@ def read_to_the_end(main: Main, receiving: ReceivingChannels, ram: Ram) -> None:
             receiving.resume()
             ram.batches.append([])
         elif not any(moved):
-            with selectors.DefaultSelector() as selector:
-                receiving.wait_on(selector)
-                if not main.is_over and (number := main.stream.fileno()) is not None:
-                    selector.register(number, selectors.EVENT_READ)
-                assert selector.select(LIMIT), "nothing more comes"
+            waiting = Waiting()
+            receiving.wait_on(waiting)
+            if not main.is_over:
+                waiting.add(main.stream, selectors.EVENT_READ)
+            assert waiting.wait(LIMIT), "nothing more comes"
 
 
 def received(folder: Path, channels: int) -> tuple[Main, Ram, str]:
@@ -176,11 +177,11 @@ def send_all(main: SocketStream, said: bytearray, sending: SendingChannels) -> N
         taken = main.send(rest)
         rest = rest[taken:]
         if not (sending.step() or taken):
-            with selectors.DefaultSelector() as selector:
-                sending.wait_on(selector)
-                if rest and (number := main.fileno()) is not None:
-                    selector.register(number, selectors.EVENT_WRITE)
-                assert selector.select(LIMIT), "nothing more is taken"
+            waiting = Waiting()
+            sending.wait_on(waiting)
+            if rest:
+                waiting.add(main, selectors.EVENT_WRITE)
+            assert waiting.wait(LIMIT), "nothing more is taken"
     main.finish()
 
 

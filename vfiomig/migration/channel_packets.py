@@ -24,13 +24,12 @@ from vfiomig.protocol.multifd import (
 )
 
 if TYPE_CHECKING:
-    import selectors
-
     from numpy.typing import NDArray
 
     from vfiomig.migration.clock import Channel
     from vfiomig.migration.exchange import Steps
     from vfiomig.migration.transport.base import ByteStream
+    from vfiomig.migration.transport.waiting import Waiting
 
 
 class Batch(NamedTuple):
@@ -195,9 +194,10 @@ class Line:
         except OSError as error:
             self._lose(error)
 
-    def wait_on(self, selector: selectors.BaseSelector) -> bool:
+    def wait_on(self, waiting: Waiting) -> None:
         """Register for what the packet waits for."""
-        return self._party is not None and self._party.wait_on(selector)
+        if self._party is not None:
+            self._party.wait_on(waiting)
 
     def finish(self) -> None:
         """Send no more."""

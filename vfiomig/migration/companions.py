@@ -6,14 +6,13 @@ step is; when a party is over, so are its channels.
 
 from __future__ import annotations
 
-import select
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vfiomig.migration.ram_channels import ReceivingChannels, SendingChannels
+from vfiomig.migration.transport.waiting import Waiting
 from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Callable
 
     from vfiomig.migration.exchange import Party
@@ -52,9 +51,10 @@ class ChannelsBeside:
             self._party.fail(error)
             return True
 
-    def wait_on(self, selector: selectors.BaseSelector) -> bool:
-        """Register the channels that wait."""
-        return not self._has_ended and self._channels.wait_on(selector)
+    def wait_on(self, waiting: Waiting) -> None:
+        """Add the channels that wait."""
+        if not self._has_ended:
+            self._channels.wait_on(waiting)
 
 
 def sending_beside(source: Party[Any], channels: SendingChannels) -> ChannelsBeside:
@@ -109,10 +109,9 @@ def accept_all(
         moved |= incoming.step()
         if moved or incoming.is_complete:
             continue
-        number = incoming.fileno()
-        waited = min(_LOOK, incoming.remaining())
-        if number is not None:
-            select.select([number], [], [], waited)
+        waiting = Waiting()
+        incoming.wait_on(waiting)
+        waiting.wait(min(_LOOK, incoming.remaining()))
 
 
 def receive_all(incoming: IncomingChannels, places: PagePlaces) -> ReceivingChannels:

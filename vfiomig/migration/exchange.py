@@ -8,7 +8,9 @@ for byte and access for access.
 
 from __future__ import annotations
 
+import math
 import selectors
+import time
 from collections.abc import Callable, Generator
 from typing import (
     TYPE_CHECKING,
@@ -20,6 +22,7 @@ from typing import (
     TypeVar,
 )
 
+from vfiomig.migration.transport.waiting import Waiting
 from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
@@ -97,8 +100,8 @@ class Beside(Protocol):
     def step(self) -> bool:
         """Do what can be done now; tell whether that was anything."""
 
-    def wait_on(self, selector: selectors.BaseSelector) -> bool:
-        """Register what it waits for; tell whether there is any."""
+    def wait_on(self, waiting: Waiting) -> None:
+        """Add what it waits for."""
 
 
 class Finish(NamedTuple):
@@ -195,14 +198,12 @@ class Party(Generic[_Result]):
         self._resume(self._steps.send, self._done)
         return True
 
-    def wait_on(self, selector: selectors.BaseSelector) -> bool:
-        """Register for what the step in hand waits for; False if nothing can be."""
-        number = self._stream.fileno()
-        if self.is_over or self._rest is None or number is None:
-            return False
+    def wait_on(self, waiting: Waiting) -> None:
+        """Add what the step in hand waits for, if it does."""
+        if self.is_over or self._rest is None:
+            return
         event = selectors.EVENT_READ if self._receives else selectors.EVENT_WRITE
-        selector.register(number, event)
-        return True
+        waiting.add(self._stream, event)
 
     def give_up(self, why: StalledError) -> bool:
         """Raise ``why`` where the step in hand is; False if that can change nothing."""
@@ -298,6 +299,7 @@ def exchange(
         StalledError: neither can go on although both were told.
     """
     was_idle = False
+    limit = math.inf
     while not (source.is_over and destination.is_over):
         moved = source.step()
         while destination.step():
@@ -306,15 +308,20 @@ def exchange(
             moved |= other.step()
         # Memory moves nothing before the other side has shown its buffer, so only a
         # second turn of both tells that neither can go on.
-        if was_idle and not moved and not _wait(patience, source, destination, *beside):
+        if moved:
+            limit = math.inf
+        elif not was_idle:
+            limit = time.monotonic() + patience
+        elif not _wait(limit - time.monotonic(), source, destination, *beside):
             why = StalledError("source and destination wait for one another")
             if not (source.give_up(why) or destination.give_up(why)):
                 raise why
         was_idle = not moved
 
 
-def _wait(patience: float, *waiting_ones: Beside) -> bool:
+def _wait(seconds: float, *waiting_ones: Beside) -> bool:
     """Wait until a transport can move something; False if none will."""
-    with selectors.DefaultSelector() as selector:
-        waiting = [each.wait_on(selector) for each in waiting_ones]
-        return any(waiting) and bool(selector.select(patience))
+    waiting = Waiting()
+    for each in waiting_ones:
+        each.wait_on(waiting)
+    return seconds > 0 and waiting.wait(seconds)

@@ -46,12 +46,12 @@ from vfiomig.protocol.multifd import (
 )
 
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Sequence
 
     from vfiomig.migration.clock import Channel
     from vfiomig.migration.exchange import Steps
     from vfiomig.migration.transport.base import ByteStream
+    from vfiomig.migration.transport.waiting import Waiting
 
 __all__ = [
     "Batch",
@@ -142,10 +142,10 @@ class SendingChannels:
         self._end()
         return moved
 
-    def wait_on(self, selector: selectors.BaseSelector) -> bool:
-        """Register what the channels wait for; return whether there is any."""
-        waiting = [line.wait_on(selector) for line in self._lines]
-        return any(waiting)
+    def wait_on(self, waiting: Waiting) -> None:
+        """Add what the channels wait for."""
+        for line in self._lines:
+            line.wait_on(waiting)
 
     def _step(self, line: Line) -> bool:
         if not line.is_busy and (job := self._next(line.number)) is not None:
@@ -268,10 +268,10 @@ class ReceivingChannels:
                 raise
         return moved
 
-    def wait_on(self, selector: selectors.BaseSelector) -> bool:
-        """Register what the channels wait for; return whether there is any."""
-        waiting = [line.wait_on(selector) for line in self._lines.values()]
-        return any(waiting)
+    def wait_on(self, waiting: Waiting) -> None:
+        """Add what the channels wait for."""
+        for line in self._lines.values():
+            line.wait_on(waiting)
 
     def _step(self, line: Line) -> bool:
         number = line.number

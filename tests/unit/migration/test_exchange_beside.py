@@ -22,10 +22,10 @@ from vfiomig.migration.exchange import (
 from vfiomig.migration.transport import PAIRS
 
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Iterator
 
     from vfiomig.migration.transport import Pair
+    from vfiomig.migration.transport.waiting import Waiting
 
 PATIENCE = 0.03
 LINK = LinkModel(bandwidth=1000, latency=0)  # a byte takes a millisecond
@@ -128,8 +128,8 @@ class Ticking:
         self.left -= 1
         return True
 
-    def wait_on(self, selector: selectors.BaseSelector) -> bool:
-        return False
+    def wait_on(self, waiting: Waiting) -> None:
+        """It moves by itself."""
 
 
 def test_a_party_waits_for_what_moves_beside_it(pair: Pair) -> None:

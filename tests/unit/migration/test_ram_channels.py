@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import selectors
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +24,7 @@ from vfiomig.migration.transport import (
     make_memory_pair,
     make_unix_pair,
 )
+from vfiomig.migration.transport.waiting import Waiting
 from vfiomig.protocol.errors import StreamError
 from vfiomig.protocol.multifd import (
     INITIAL_SIZE,
@@ -105,15 +105,10 @@ class Migration:
         return any(moved)
 
     def _wait(self) -> bool:
-        with selectors.DefaultSelector() as selector:
-            waits = [
-                self.sending.wait_on(selector),
-                self.receiving.wait_on(selector),
-                bool(self.incoming.fileno()),
-            ]
-            if (number := self.incoming.fileno()) is not None:
-                selector.register(number, selectors.EVENT_READ)
-            return any(waits) and bool(selector.select(5))
+        waiting = Waiting()
+        for each in (self.sending, self.receiving, self.incoming):
+            each.wait_on(waiting)
+        return waiting.wait(5)
 
     def close(self) -> None:
         self.sending.close()

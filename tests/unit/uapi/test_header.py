@@ -34,6 +34,7 @@ IN_PCI_REGS_H = ("pci",)
 # The module whose C side are <linux/seccomp.h>, filter.h, audit.h, prctl.h and more.
 IN_SECCOMP_H = ("seccomp",)
 ELSEWHERE = {
+    "kvm_riscv": "<asm/kvm.h> of RISC-V: tests/unit/uapi/test_kvm_riscv.py",
     "multifd": "QEMU's own sources: tests/unit/protocol/test_multifd.py",
     "qemu_stream": "QEMU's own sources; no installed header has them",
     "vfio_user": "a protocol over sockets: tests/unit/uapi/test_vfio_user.py",

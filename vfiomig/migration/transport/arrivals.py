@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from vfiomig.migration.transport.channels import IncomingChannels
 from vfiomig.migration.transport.flow import Link, fail, receive, send
+from vfiomig.migration.transport.waiting import Waiting
 from vfiomig.protocol.multifd import InitialPacket, encode_initial
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Bench:
         listener = listener or self.listener
         stream = listener.accept()
         if stream is None:
-            self.wait(listener.fileno())
+            self.wait(listener)
             stream = listener.accept()
         if stream is None:
             fail("no connection waits to be accepted")
@@ -103,13 +104,15 @@ class Bench:
         """Return what moves bytes between two ends."""
         return Link(near, far, self.wait_seconds)
 
-    def wait(self, number: int | None) -> bool:
-        """Wait until a descriptor is readable, with a limit."""
-        if number is None:
-            return False
-        with selectors.DefaultSelector() as selector:
-            selector.register(number, selectors.EVENT_READ)
-            return bool(selector.select(self.wait_seconds))
+    def wait(self, *readable: ByteStream | Listener | IncomingChannels) -> bool:
+        """Wait until one of them has something to read, with a limit."""
+        waiting = Waiting()
+        for each in readable:
+            if isinstance(each, IncomingChannels):
+                each.wait_on(waiting)
+            else:
+                waiting.add(each, selectors.EVENT_READ)
+        return waiting.wait(self.wait_seconds)
 
 
 class Arrivals:
@@ -171,7 +174,7 @@ class Arrivals:
             if (count := receive(far, memoryview(room))) is not None:
                 return count
             if not self.talk():
-                self._bench.wait(far.fileno())
+                self._bench.wait(far)
         return None
 
     def talk(self) -> bool:
@@ -187,8 +190,7 @@ class Arrivals:
         return moved
 
     def _wait(self) -> bool:
-        number = self.channels.fileno()
-        return number is None or self._bench.wait(number)
+        return self._bench.wait(self.channels)
 
 
 def words_of(channel: int) -> bytes:

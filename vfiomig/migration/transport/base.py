@@ -9,10 +9,14 @@ count, with the end of the stream, or when the stream is closed: a view that sta
 alive would pin the mapping behind it.
 
 Rule 3: one thread at a time holds a pair of ends.
+
+Rule 4: what no selector can wait on has a wait of its own, ``poll`` (see `Poll`), and
+no ``fileno()``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 
@@ -66,6 +70,21 @@ class ByteStream(Protocol):
         None is for memory, where only the peer's own calls can change anything, and
         for an end that was closed.
         """
+
+
+Poll: TypeAlias = Callable[[int, float], bool]
+"""``stream.poll(event, seconds)``: wait until it is worth calling again.
+
+``event`` is of ``selectors``: EVENT_READ, EVENT_WRITE or both.  False if nothing
+changed in so many seconds.  Streams and listeners may have it, instead of a
+``fileno()``.
+"""
+
+
+def poll_of(stream: object) -> Poll | None:
+    """Return the wait that a stream or a listener has of its own, if it has one."""
+    poll: Poll | None = getattr(stream, "poll", None)
+    return poll
 
 
 Pair: TypeAlias = tuple[ByteStream, ByteStream]

@@ -13,11 +13,13 @@ and one line says why.
 from __future__ import annotations
 
 import select
+import selectors
 import time
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from vfiomig.migration.transport.base import poll_of
 from vfiomig.protocol.errors import ProtocolError, StreamError
 from vfiomig.protocol.multifd import (
     INITIAL_SIZE,
@@ -30,7 +32,8 @@ from vfiomig.protocol.multifd import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vfiomig.migration.transport.base import ByteStream, Listener
+    from vfiomig.migration.transport.base import ByteStream, Listener, Poll
+    from vfiomig.migration.transport.waiting import Waiting
 
 # As long as `exchange` waits for a transport.
 _PATIENCE: Final = 30.0
@@ -105,6 +108,17 @@ class IncomingChannels:
         None where there is nothing to wait for: with memory, and when all have come.
         """
         return None if self._poll is None else self._poll.fileno()
+
+    def wait_on(self, waiting: Waiting) -> None:
+        """Add what `step` waits for."""
+        if self.is_complete:
+            return
+        if self._poll is not None:
+            waiting.add_descriptor(self._poll.fileno(), selectors.EVENT_READ)
+            return
+        waiting.add(self._listener, selectors.EVENT_READ)
+        for arrival in self._unknown:
+            waiting.add(arrival.stream, selectors.EVENT_READ)
 
     def step(self) -> bool:
         """Accept and read what is there; return whether that was anything.
@@ -239,6 +253,11 @@ class PutBack:
     def fileno(self) -> int | None:
         """Return what the stream inside can be waited on with."""
         return self._stream.fileno()
+
+    @property
+    def poll(self) -> Poll | None:
+        """The wait that the stream inside has of its own, if it has one."""
+        return poll_of(self._stream)
 
 
 @dataclass(slots=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from vfiomig.migration.transport.base import poll_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vfiomig.migration.transport.base import ByteStream
+    from vfiomig.migration.transport.base import ByteStream, Poll
 
 
 class _Wrapped:
@@ -37,6 +39,11 @@ class _Wrapped:
     def fileno(self) -> int | None:
         """Return what the stream inside can be waited on with."""
         return self._stream.fileno()
+
+    @property
+    def poll(self) -> Poll | None:
+        """The wait that the stream inside has of its own, if it has one."""
+        return poll_of(self._stream)
 
     def _pass_on(self, data: memoryview) -> int:
         taken = self._stream.send(data)

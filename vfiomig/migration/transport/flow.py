@@ -11,6 +11,8 @@ import itertools
 import selectors
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from vfiomig.migration.transport.waiting import Waiting
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -110,8 +112,9 @@ class Link:
 
     def is_readable(self, descriptor: int, *, at_once: bool) -> bool:
         """Ask a selector whether there is something to read, now or in a while."""
-        seconds = 0 if at_once else self._wait_seconds
-        return _wait({descriptor: selectors.EVENT_READ}, seconds)
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            return bool(selector.select(0 if at_once else self._wait_seconds))
 
     def _go_on(
         self,
@@ -124,8 +127,9 @@ class Link:
         for vain in range(1, _VAIN_ROUNDS + 1):
             if step():
                 return
-            if events := _wanted_events(readers, writers):
-                if not _wait(events, self._wait_seconds):
+            waiting = _all_of(readers, writers)
+            if not waiting.is_empty:
+                if not waiting.wait(self._wait_seconds):
                     fail(f"nothing moved within {self._wait_seconds} s")
             elif vain == _IDLE_ROUNDS:
                 fail(f"nothing moved in {_IDLE_ROUNDS} rounds of calls")
@@ -153,21 +157,11 @@ def fail(saw: str) -> NoReturn:
     raise AssertionError(saw)
 
 
-def _wanted_events(
-    readers: Iterable[ByteStream], writers: Iterable[ByteStream]
-) -> dict[int, int]:
-    """Return what to wait for by descriptor; empty where there is none."""
-    events: dict[int, int] = {}
-    wanted = ((readers, selectors.EVENT_READ), (writers, selectors.EVENT_WRITE))
-    for streams, event in wanted:
-        for stream in streams:
-            if (descriptor := stream.fileno()) is not None:
-                events[descriptor] = events.get(descriptor, 0) | event
-    return events
-
-
-def _wait(events: dict[int, int], seconds: float) -> bool:
-    with selectors.DefaultSelector() as selector:
-        for descriptor, event in events.items():
-            selector.register(descriptor, event)
-        return bool(selector.select(seconds))
+def _all_of(readers: Iterable[ByteStream], writers: Iterable[ByteStream]) -> Waiting:
+    """Return what is to be waited for."""
+    waiting = Waiting()
+    for stream in readers:
+        waiting.add(stream, selectors.EVENT_READ)
+    for stream in writers:
+        waiting.add(stream, selectors.EVENT_WRITE)
+    return waiting
