@@ -1,4 +1,6 @@
-"""KVM's registers of a RISC-V vCPU, and its mp_state: <asm/kvm.h> of RISC-V, Linux 6.16.
+"""KVM's registers of a RISC-V vCPU, and its mp_state.
+
+Source: <asm/kvm.h> of RISC-V and <linux/kvm.h>, Linux 6.16.
 
 An id of ONE_REG is architecture | size | type | subtype | index, in the bits that the
 masks name.  The index is the place in the structure of that type, in elements.

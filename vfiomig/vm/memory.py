@@ -24,8 +24,9 @@ from vfiomig.protocol.page_ranges import (
     up_to_page,
     words_of,
 )
+from vfiomig.vm import atomic
 from vfiomig.vm.dirty_pages import DirtyPages, LogUser
-from vfiomig.vm.layout import ABOVE_4G, pc_slots
+from vfiomig.vm.layout import ABOVE_4G, pc_slots, virt_slots
 from vfiomig.vm.ram_block import PAGE_SIZE, RamBlock
 from vfiomig.vm.zero_pages import digest
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vfiomig.protocol.page_ranges import Words
+    from vfiomig.vm.atomic import Swap
     from vfiomig.vm.layout import Slot
 
 _TAKE: Final = 1 << 14  # words of a container's bitmap that are merged in one go
@@ -73,6 +75,19 @@ class GuestMemory:
         block = RamBlock("pc.ram", size)
         try:
             return cls([block], pc_slots(block, machine, above))
+        except BaseException:
+            block.close()
+            raise
+
+    @classmethod
+    def of_virt(cls, size: int) -> Self:
+        """Return ``size`` bytes of RAM as QEMU's RISC-V ``virt`` machine lays it out.
+
+        The block is ``riscv_virt_board.ram``, from `VIRT_RAM` on.
+        """
+        block = RamBlock("riscv_virt_board.ram", size)
+        try:
+            return cls([block], virt_slots(block))
         except BaseException:
             block.close()
             raise
@@ -124,6 +139,61 @@ class GuestMemory:
             block.view[offset : offset + length] = rest[:length]
             rest = rest[length:]
             self.mark(user, block, offset, length)
+
+    # -- in one step, while others write
+
+    def compare_and_swap(
+        self,
+        gpa: int,
+        size: int,
+        expected: int,
+        desired: int,
+        user: LogUser = LogUser.KERNEL,
+    ) -> Swap:
+        """Write ``desired`` if ``expected`` is there; mark the log if it was.
+
+        A word of 1, 2, 4 or 8 bytes, little-endian as this machine is.
+
+        Raises:
+            OSError: EFAULT for no RAM; EINVAL for no such size, or an address that is
+                no multiple of it; ENOENT where libatomic is missing.
+        """
+        block, offset = self._word(gpa, size)
+        swap = atomic.compare_and_swap(block.address + offset, size, expected, desired)
+        if swap.is_done:
+            # Behind the change: who took the log before it would miss it.
+            self.mark(user, block, offset, size)
+        return swap
+
+    def fetch_or(
+        self, gpa: int, size: int, bits: int, user: LogUser = LogUser.KERNEL
+    ) -> int:
+        """Set bits of a word, mark the log; return what was there before.
+
+        Raises as `compare_and_swap`.
+        """
+        block, offset = self._word(gpa, size)
+        old = atomic.fetch_or(block.address + offset, size, bits)
+        self.mark(user, block, offset, size)
+        return old
+
+    def fetch_and(
+        self, gpa: int, size: int, mask: int, user: LogUser = LogUser.KERNEL
+    ) -> int:
+        """Clear what is not in ``mask``, as `fetch_or` sets bits."""
+        block, offset = self._word(gpa, size)
+        old = atomic.fetch_and(block.address + offset, size, mask)
+        self.mark(user, block, offset, size)
+        return old
+
+    def _word(self, gpa: int, size: int) -> tuple[RamBlock, int]:
+        """Return block and offset of a word, whose bytes lie side by side."""
+        if size not in atomic.SIZES or gpa % size:
+            message = f"{size} bytes at {gpa:#x} cannot be changed in one step"
+            raise OSError(errno.EINVAL, message)
+        # Slots are whole pages, so an aligned word is in one of them.
+        block, offset, _ = self.pieces(gpa, size)[0]
+        return block, offset
 
     # -- logs
 

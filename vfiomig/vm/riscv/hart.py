@@ -1,4 +1,4 @@
-"""One hart of a guest under KVM: what the guest sees, and what only the kernel knows."""
+"""One hart of a guest under KVM: what its guest sees, and what only KVM knows."""
 
 from __future__ import annotations
 
