@@ -2,6 +2,7 @@
 
 QEMU 7.2's PCs leave room for devices below 4 GiB: RAM that reaches into it goes on at
 4 GiB, so that an address is not the offset in RAM (hw/i386/pc_piix.c, pc_q35.c).
+RISC-V's virt machine has all of its RAM behind the devices.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 GIB: Final = 1 << 30
 ABOVE_4G: Final = 4 * GIB
+VIRT_RAM: Final = 0x8000_0000  # where RAM begins in RISC-V's virt machine
 
 
 class Slot(NamedTuple):
@@ -62,3 +64,11 @@ def pc_slots(
         return (Slot(0, block.size, block, 0),)
     rest = block.size - below.cut
     return (Slot(0, below.cut, block, 0), Slot(above, rest, block, below.cut))
+
+
+def virt_slots(block: RamBlock) -> tuple[Slot, ...]:
+    """Return the one slot of RISC-V's ``virt`` machine whose RAM is ``block``.
+
+    It has no hole: the devices are below (hw/riscv/virt.c, VIRT_DRAM).
+    """
+    return (Slot(VIRT_RAM, block.size, block, 0),)

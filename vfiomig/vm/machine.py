@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vfiomig.vm.memory import GuestMemory
+    from vfiomig.vm.riscv.board import VirtBoard
     from vfiomig.vm.workload import Workload
 
 
@@ -25,8 +26,8 @@ class RunState(enum.Enum):
 class Machine:
     """One guest; ``machine_type`` is QEMU's name of it (``pc-i440fx-7.2``).
 
-    Its workloads write to its RAM while it runs, by virtual time in nanoseconds.  It
-    closes its memory.
+    Its workloads write to its RAM while it runs, by virtual time in nanoseconds; the
+    harts of a ``board``, if it has one, execute instructions.  It closes its memory.
     """
 
     def __init__(
@@ -35,10 +36,28 @@ class Machine:
         memory: GuestMemory,
         workloads: Sequence[Workload] = (),
         run_state: RunState = RunState.IN_MIGRATE,
+        board: VirtBoard | None = None,
     ) -> None:
         self.machine_type = machine_type
         self.memory = memory
         self.workloads = tuple(workloads)
+        self.run_state = run_state
+        self.board = board
+
+    def start(self, now: int) -> None:
+        """Let it run from ``now`` on (vm_start).
+
+        Raises:
+            VfiomigError: KVM refuses what a hart is to be.
+        """
+        if self.board is not None:
+            self.board.vm_start(now)
+        self.run_state = RunState.RUNNING
+
+    def stop(self, run_state: RunState) -> None:
+        """Stop it, and leave it in ``run_state`` (vm_stop)."""
+        if self.board is not None:
+            self.board.vm_stop()
         self.run_state = run_state
 
     def run_until(self, now: int) -> None:
@@ -46,6 +65,8 @@ class Machine:
         if self.run_state is RunState.RUNNING:
             for workload in self.workloads:
                 workload.run_until(now)
+            if self.board is not None:
+                self.board.run_until(now)
 
     def throttle(self, now: int, percent: int) -> None:
         """Take ``percent`` of their time from the vCPUs (cpu_throttle_set)."""

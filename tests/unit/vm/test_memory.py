@@ -62,6 +62,17 @@ def test_what_is_no_ram_faults(
     assert raised.value.errno == errno.EFAULT
 
 
+def test_the_virt_machine_has_all_of_its_ram_from_2_gib_on() -> None:
+    with GuestMemory.of_virt(3 * GIB) as memory:
+        ram = memory.block("riscv_virt_board.ram")
+        assert memory.slots == (Slot(0x8000_0000, 3 * GIB, ram, 0),)
+        memory.write(0x8000_0005, b"first")
+        assert bytes(ram.view[4:11]) == b"\0first\0"
+        for gpa, no_ram_at in ((0x7FFF_FFFF, 0x7FFF_FFFF), (5 * GIB - 1, 5 * GIB)):
+            with pytest.raises(OSError, match=f"no RAM at {no_ram_at:#x}"):
+                memory.read(gpa, 2)
+
+
 def test_a_write_that_faults_writes_nothing(memory: GuestMemory) -> None:
     memory.start_log(LogUser.KERNEL)
     with pytest.raises(OSError, match="no RAM"):

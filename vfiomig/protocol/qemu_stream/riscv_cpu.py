@@ -1,0 +1,258 @@
+"""The FULL section of a RISC-V CPU: written whole, and read piece by piece.
+
+Rule 1: a version loads itself alone (version_id and minimum_version_id are equal).
+
+Rule 2: a subsection that is not known is refused.  So is one that comes twice, which
+QEMU would load twice.  They come in any order, and each may be missing.
+
+Source: QEMU 11.0.0, target/riscv/machine.c, migration/vmstate.c.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from vfiomig.protocol.errors import StreamError
+from vfiomig.protocol.qemu_stream import vmdesc
+from vfiomig.protocol.qemu_stream.cursor import decode_text
+from vfiomig.protocol.qemu_stream.records import (
+    SectionFooter,
+    SectionFull,
+    SectionName,
+)
+from vfiomig.protocol.qemu_stream.riscv_cpu_state import (
+    ENVCFG,
+    IDSTR,
+    MP_STATE,
+    OUR_FIELDS,
+    TIMER,
+    CpuLayout,
+    KvmTimer,
+    MpStatePlace,
+    RiscvCpu,
+    subsections_of,
+    vm_state,
+)
+from vfiomig.protocol.qemu_stream.vmstate import size_of
+from vfiomig.protocol.qemu_stream.writer import encode
+from vfiomig.uapi.qemu_stream import QEMU_VM_SECTION_FOOTER, QEMU_VM_SUBSECTION
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from typing import TypeAlias
+
+    from vfiomig.protocol.qemu_stream.records import VmState
+
+    _Result = TypeVar("_Result")
+    _Values: TypeAlias = dict[str, int | tuple[int, ...]]
+    # Asks for so many bytes, is sent them, and returns what they were.
+    Reading: TypeAlias = Generator[int, bytes | bytearray | memoryview, _Result]
+
+__all__ = [
+    "CpuLayout",
+    "KvmTimer",
+    "MpStatePlace",
+    "RiscvCpu",
+    "describe",
+    "full_section",
+    "read_rest",
+    "vm_state",
+]
+
+
+def full_section(
+    section_id: int, instance: int, cpu: RiscvCpu, layout: CpuLayout
+) -> bytes:
+    """Return the whole FULL section of the CPU of an index, ``instance``.
+
+    Raises:
+        ValueError: a value does not fit its field.
+    """
+    head = SectionFull(
+        section_id=section_id,
+        idstr=IDSTR,
+        instance_id=instance,
+        version_id=layout.version,
+    )
+    records = (head, vm_state(cpu, layout), SectionFooter(section_id))
+    return b"".join(piece for record in records for piece in encode(record))
+
+
+def describe(instance: int, cpu: RiscvCpu, layout: CpuLayout) -> dict[str, object]:
+    """Return what the VM description says of that section."""
+    return vmdesc.describe(SectionName(IDSTR, instance), vm_state(cpu, layout))
+
+
+def read_rest(
+    section_id: int,
+    instance: int,
+    layout: CpuLayout,
+    *,
+    takes_mp_state: bool,
+    position: int,
+) -> Reading[RiscvCpu]:
+    """Read a FULL section from behind its id to the end of its footer.
+
+    Yields how many bytes it wants, the next ones of the stream, and is to be sent just
+    so many.  ``position`` is where they begin in the stream.  ``takes_mp_state``: KVM
+    has KVM_CAP_MP_STATE here.
+
+    Raises:
+        StreamError: it is not the section of that CPU in that layout, or it brings an
+            mp_state (subsection) to where none can be taken.
+    """
+    reader = _Reader(instance, layout, position)
+    yield from reader.head()
+    values = yield from reader.base()
+    subsections = yield from reader.subsections()
+    yield from reader.footer(section_id)
+    if MP_STATE in subsections and not takes_mp_state:
+        raise StreamError(
+            f"{reader.name}: {MP_STATE} cannot be loaded (ENOTSUP): "
+            "KVM has no KVM_CAP_MP_STATE here",
+            position=subsections[MP_STATE].position,
+        )
+    return _cpu(values, {name: sub.values for name, sub in subsections.items()})
+
+
+class _Subsection(NamedTuple):
+    position: int  # of its first byte
+    values: dict[str, int]
+
+
+class _Reader:
+    """Reads the parts of one section, and knows where in the stream it is."""
+
+    def __init__(self, instance: int, layout: CpuLayout, position: int) -> None:
+        self.name = f"section {IDSTR!r}, instance {instance}"
+        self._instance = instance
+        self._layout = layout
+        self._position = position
+
+    def head(self) -> Reading[None]:
+        """Read the name, the instance and the version, each of which must be ours."""
+        began = self._position
+        idstr = yield from self._text()
+        if idstr != IDSTR:
+            raise StreamError(f"{idstr!r} is no {self.name}", position=began)
+        began = self._position
+        instance = yield from self._number(4)
+        if instance != self._instance:
+            message = f"instance {instance} of {IDSTR!r} comes before {self._instance}"
+            raise StreamError(message, position=began)
+        yield from self._version(self.name, self._layout.version)
+
+    def base(self) -> Reading[_Values]:
+        """Read the fields of the base state; return those that are ours."""
+        places, size = _base(self._layout)
+        data = yield from self._take(size)
+        return {name: place.value(data) for name, place in places.items()}
+
+    def subsections(self) -> Reading[dict[str, _Subsection]]:
+        """Read all subsections, and the byte that begins the footer."""
+        found: dict[str, _Subsection] = {}
+        known = _known(self._layout)
+        while True:
+            began = self._position
+            (kind,) = yield from self._take(1)
+            if kind == QEMU_VM_SECTION_FOOTER:
+                return found
+            if kind != QEMU_VM_SUBSECTION:
+                message = f"{self.name}: {kind:#04x} begins no subsection or footer"
+                raise StreamError(message, position=began)
+            name = yield from self._text()
+            if name not in known or name in found:
+                what = "comes twice" if name in found else "is not known"
+                message = f"{self.name}: subsection {name!r} {what}"
+                raise StreamError(message, position=began)
+            state = known[name]
+            yield from self._version(f"{self.name}: {name}", state.version or 0)
+            data = yield from self._take(size_of(state))
+            found[name] = _Subsection(began, _numbers(state, data))
+
+    def footer(self, section_id: int) -> Reading[None]:
+        """Read the id in the footer."""
+        began = self._position
+        got = yield from self._number(4)
+        if got != section_id:
+            message = f"{self.name}: the footer of section {got}, not of {section_id}"
+            raise StreamError(message, position=began)
+
+    def _version(self, what: str, wanted: int) -> Reading[None]:
+        began = self._position
+        version = yield from self._number(4)
+        if version != wanted:
+            message = f"{what}: version {version} cannot be loaded, only {wanted}"
+            raise StreamError(message, position=began)
+
+    def _text(self) -> Reading[str]:
+        size = yield from self._number(1)
+        return decode_text(bytes((yield from self._take(size))))
+
+    def _number(self, size: int) -> Reading[int]:
+        return int.from_bytes((yield from self._take(size)), "big")
+
+    def _take(self, size: int) -> Reading[bytes | bytearray | memoryview]:
+        data = (yield size) if size else b""
+        if len(data) < size:
+            position = self._position + len(data)
+            raise StreamError(f"the stream ends within {self.name}", position=position)
+        self._position += size
+        return data
+
+
+class _Place(NamedTuple):
+    """Where a field is in the base state: its numbers, and the offset of the first."""
+
+    format: struct.Struct
+    offset: int
+    is_array: bool
+
+    def value(self, data: bytes | bytearray | memoryview) -> int | tuple[int, ...]:
+        found = self.format.unpack_from(data, self.offset)
+        return found if self.is_array else found[0]
+
+
+_CODES: Final = {"uint8": "B", "uint32": "I", "uint64": "Q"}
+
+
+@functools.cache
+def _base(layout: CpuLayout) -> tuple[dict[str, _Place], int]:
+    """Return the places of the fields that are ours, and the size of all."""
+    ours = {f"env.{name}" for name in (*OUR_FIELDS, "mp_state")}
+    places, offset = {}, 0
+    for each in vm_state(RiscvCpu(), layout).fields:
+        is_array = isinstance(each.value, tuple)
+        count = len(each.value) if isinstance(each.value, tuple) else 1
+        if each.name in ours:
+            numbers = struct.Struct(f">{count}{_CODES[each.type]}")
+            name = each.name.removeprefix("env.")
+            places[name] = _Place(numbers, offset, is_array)
+        offset += count * each.size
+    return places, offset
+
+
+@functools.cache
+def _known(layout: CpuLayout) -> dict[str, VmState]:
+    """Return a state of each subsection that a layout has."""
+    full = RiscvCpu(timer=KvmTimer(0, 0, 0), mp_state=0)
+    return {state.vmsd_name or "": state for state in subsections_of(full, layout)}
+
+
+def _numbers(state: VmState, data: bytes | bytearray | memoryview) -> dict[str, int]:
+    """Return the fields of a subsection, by their names."""
+    codes = "".join(_CODES[each.type] for each in state.fields)
+    names = (each.name.removeprefix("env.") for each in state.fields)
+    return dict(zip(names, struct.unpack(f">{codes}", data), strict=True))
+
+
+def _cpu(values: _Values, subsections: dict[str, dict[str, int]]) -> RiscvCpu:
+    timer = subsections.get(TIMER)
+    mp_state = subsections.get(MP_STATE, {}).get("kvm_mp_state")
+    return RiscvCpu(
+        senvcfg=subsections.get(ENVCFG, {}).get("senvcfg", 0),
+        timer=KvmTimer(*timer.values()) if timer else None,
+        **({"mp_state": mp_state} | values),  # type: ignore[arg-type]
+    )
