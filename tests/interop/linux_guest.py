@@ -1,8 +1,8 @@
 """A Linux guest that writes lines to our serial card while it is moved about.
 
-Kernel and busybox are Debian's; the initramfs is made here.  What the guest's own 8250
-driver does is nobody's model: a process writes lines to one port (ttyS4), another one
-reads them at the other end of the cable (ttyS5).
+Kernel and busybox are Debian's.  What the guest's own 8250 driver does is nobody's
+model: a process writes lines to one port (ttyS4), another one reads them at the other
+end of the cable (ttyS5).
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import contextlib
 import re
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tests import initramfs
 from vfiomig.frontends.attaching import Attachment
 from vfiomig.frontends.qemu_side import QemuSide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from vfiomig.frontends.attaching import Attached
 
@@ -48,7 +49,6 @@ _QEMU: Final = (
     ),
     *("-nodefaults", "-display", "none", "-no-reboot"),
 )
-_BUSYBOX: Final = Path("/bin/busybox")
 _REMEDY: Final = "apt-get install linux-image-amd64 busybox-static qemu-system-x86"
 _FAST: Final = 1 << 40  # bytes a second, for a migration
 _LIMIT: Final = 120.0  # seconds, for anything that takes a few
@@ -86,52 +86,11 @@ read -r order
 
 def what_is_missing() -> str | None:
     """Return what this machine lacks, and how to get it."""
-    kernel = _newest_kernel()
-    if kernel is None:
+    found = initramfs.kernels()
+    if not found:
         return f"there is no /boot/vmlinuz-*-amd64: {_REMEDY}"
-    for file in (kernel, _BUSYBOX):
-        try:
-            with file.open("rb") as opened:
-                head = opened.read(4096)
-        except OSError as error:
-            return f"{file} cannot be read ({error.strerror}): {_REMEDY}"
-        if b"/ld-linux" in head:
-            return f"{file} is not static: {_REMEDY}"
-    return None
-
-
-def _newest_kernel() -> Path | None:
-    kernels = Path("/boot").glob("vmlinuz-*-amd64")
-    return max(kernels, key=lambda kernel: kernel.stat().st_mtime, default=None)
-
-
-# -- the initramfs ---------------------------------------------------------------------
-
-
-def initramfs() -> bytes:
-    """Return an archive of all that the guest has, as the kernel unpacks it (newc)."""
-    folder, program = 0o040755, 0o100755
-    return b"".join(
-        (
-            *(_entry(name, folder) for name in ("bin", "dev", "proc")),
-            _entry("bin/busybox", program, _BUSYBOX.read_bytes()),
-            _entry("init", program, _INIT.encode()),
-            _entry("TRAILER!!!", 0),
-        )
-    )
-
-
-def _entry(name: str, mode: int, data: bytes = b"") -> bytes:
-    """Return one file; see the kernel's driver-api/early-userspace/buffer-format."""
-    path = name.encode() + b"\0"
-    # ino, mode, uid, gid, nlink, mtime, size, two devices, the path's size, no checksum
-    numbers = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
-    head = b"070701" + b"".join(b"%08X" % number for number in numbers)
-    return _padded(head + path) + _padded(data)
-
-
-def _padded(part: bytes) -> bytes:
-    return part + bytes(-len(part) % 4)
+    faults = filter(None, map(initramfs.fault_of, (found[0], initramfs.BUSYBOX)))
+    return next((f"{fault}: {_REMEDY}" for fault in faults), None)
 
 
 # -- the guest -------------------------------------------------------------------------
@@ -155,10 +114,9 @@ class LinuxGuest:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        kernel = _newest_kernel()
-        assert kernel is not None
+        kernel = initramfs.kernels()[0]
         initrd = folder / "initramfs"
-        initrd.write_bytes(initramfs())
+        initrd.write_bytes(initramfs.archive(_INIT))
         self._command = (
             *_QEMU,
             *("-kernel", str(kernel), "-initrd", str(initrd)),

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "kvm_riscv": "<asm/kvm.h> of RISC-V: tests/unit/uapi/test_kvm_riscv.py",
     "multifd": "QEMU's own sources: tests/unit/protocol/test_multifd.py",
     "qemu_stream": "QEMU's own sources; no installed header has them",
+    "rsocket": "<rdma/rsocket.h> of librdmacm-dev: tests/unit/uapi/test_rsocket.py",
     "vfio_user": "a protocol over sockets: tests/unit/uapi/test_vfio_user.py",
 }
 
