@@ -14,17 +14,18 @@ SPREAD := --numprocesses 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo check test bench soak lint clean
+.PHONY: help demo check test test-rdma bench soak lint clean
 
 help:
 	@echo "vfiomig: prove a VFIO migration driver's state machine"
 	@echo
-	@echo "  make demo    migrate a simulated device; the first run makes .venv"
-	@echo "  make test    all tests, as CI runs them (under ten minutes)"
-	@echo "  make check   lint, types, layers and the fast tests (under two minutes)"
-	@echo "  make bench   the figures, each a ratio to something measured beside it"
-	@echo "  make soak    what takes hours: more examples, and 200 seeds on each driver"
-	@echo "  make clean   remove .venv and every cache"
+	@echo "  make demo       migrate a simulated device; the first run makes .venv"
+	@echo "  make test       all tests, as CI runs them (under ten minutes)"
+	@echo "  make test-rdma  the tests on the real librdmacm, in a VM (two minutes)"
+	@echo "  make check      lint, types, layers and the fast tests (under two minutes)"
+	@echo "  make bench      the figures, each a ratio to something measured beside it"
+	@echo "  make soak       what takes hours: more examples, and 200 seeds on each driver"
+	@echo "  make clean      remove .venv and every cache"
 	@echo
 	@echo "Needs Linux, Python 3.11 or later with venv; the header test needs cc."
 	@echo "Another interpreter: make clean demo PYTHON=python3.12"
@@ -38,6 +39,9 @@ check: lint
 
 test: lint
 	$(PYTEST) $(SPREAD)
+
+test-rdma: $(DEV)
+	@$(BIN)/python -m tests.rdma.run
 
 bench: $(DEV)
 	$(PYTEST) -s tests/bench

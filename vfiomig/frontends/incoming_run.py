@@ -54,6 +54,10 @@ def load_incoming(
         ScenarioError: the scenario's devices are not those of the stream.
         TargetError, TargetStartError: as `load_target`.
     """
+    if scenario.machine is not None and scenario.machine.harts is not None:
+        file_name = plain(str(scenario.file))
+        message = f"{file_name}: machine.harts: harts are not loaded from a file"
+        raise ScenarioError(message)
     with contextlib.ExitStack() as things:
         image = things.enter_context(open_image(file))
         sections = sections_of(scenario.devices, vfio_sections(image.records()), file)

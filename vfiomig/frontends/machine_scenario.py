@@ -11,12 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
+from vfiomig.frontends.hart_scenario import HARTS, PROGRAM_SIZE, HartsSpec
 from vfiomig.frontends.toml_values import (
     REQUIRED,
     BadKeyError,
     Key,
     Table,
     Tables,
+    flag,
     one_of,
     shown,
     size,
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PAGE: Final = 4096
+VIRT: Final = "virt"
 _MOST_RAM: Final = 1 << 46  # what QEMU's PCs can address at most, by far
-_TYPE: Final = re.compile(r"pc|q35|pc-i440fx-[0-9]+\.[0-9]+|pc-q35-[0-9]+\.[0-9]+")
+_TYPE: Final = re.compile(r"virt|pc|q35|pc-i440fx-[0-9]+\.[0-9]+|pc-q35-[0-9]+\.[0-9]+")
 # QEMU 7.2's aliases: the stream has the name that they stand for.
 _ALIASES: Final = {"pc": "pc-i440fx-7.2", "q35": "pc-q35-7.2"}
 
@@ -50,7 +53,8 @@ class MachineSpec:
     """A guest: QEMU's name of its machine, bytes of RAM, and what it does.
 
     ``filled`` bytes of RAM, from its start, are not zero when it begins.  ``qemu`` is
-    the version whose loop it follows, a key of `LOOP_RULES`.
+    the version whose loop it follows, a key of `LOOP_RULES`.  Only a RISC-V machine
+    has ``harts``, and a program on them.
     """
 
     type: str
@@ -58,18 +62,26 @@ class MachineSpec:
     filled: int
     qemu: str
     loads: tuple[LoadSpec, ...]
+    harts: HartsSpec | None = None
 
     @property
     def family(self) -> str:
-        """Which PC it is: "pc" or "q35"."""
+        """Which machine it is: "pc", "q35" or "virt"."""
+        if self.type == VIRT:
+            return VIRT
         return "q35" if "q35" in self.type else "pc"
+
+    @property
+    def ram_block(self) -> str:
+        """QEMU's name of its RAM."""
+        return "pc.ram" if self.harts is None else "riscv_virt_board.ram"
 
 
 def _machine_type(value: object) -> str:
     if not isinstance(value, str) or not _TYPE.fullmatch(value):
         message = (
-            'must be a PC of QEMU such as "pc", "q35" or "pc-i440fx-7.2", not '
-            f"{shown(value)}"
+            'must be a PC of QEMU such as "pc", "q35" or "pc-i440fx-7.2", or RISC-V\'s '
+            f'"virt", not {shown(value)}'
         )
         raise ValueError(message)
     return _ALIASES.get(value, value)
@@ -92,16 +104,16 @@ def _pages(low: int) -> Callable[[object], int]:
     return parse
 
 
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        message = f"must be true or false, not {shown(value)}"
-        raise ValueError(message)
-    return value
-
-
 def _make_machine(
-    *, ram: int, filled: int, load: tuple[LoadSpec, ...], **rest: str
+    *,
+    type: str,  # noqa: A002  # the key's name
+    ram: int,
+    filled: int,
+    qemu: str,
+    load: tuple[LoadSpec, ...],
+    harts: HartsSpec | None,
 ) -> MachineSpec:
+    _require_harts(type, ram, load, harts)
     if filled > ram:
         raise BadKeyError("filled", f"is {filled} bytes, and there are {ram} of RAM")
     for number, each in enumerate(load):
@@ -109,7 +121,29 @@ def _make_machine(
         if end > ram or each.offset == ram:
             place = f"load[{number}].working_set"
             raise BadKeyError(place, f"ends at byte {end} of {ram} of RAM")
-    return MachineSpec(ram=ram, filled=filled, loads=load, **rest)
+    return MachineSpec(
+        type=type, ram=ram, filled=filled, qemu=qemu, loads=load, harts=harts
+    )
+
+
+def _require_harts(
+    machine_type: str, ram: int, loads: tuple[LoadSpec, ...], harts: HartsSpec | None
+) -> None:
+    """Hold a RISC-V machine, its harts and the place of their program together."""
+    if harts is None:
+        if machine_type == VIRT:
+            raise BadKeyError("harts", 'is missing: type "virt" has [machine.harts]')
+        return
+    if machine_type != VIRT:
+        reason = f'are of RISC-V: type = "virt", not {shown(machine_type)}'
+        raise BadKeyError("harts", reason)
+    if ram < PROGRAM_SIZE:
+        reason = f"must be at least {PROGRAM_SIZE} bytes: the harts' program is there"
+        raise BadKeyError("ram", reason)
+    for number, load in enumerate(loads):
+        if load.offset < PROGRAM_SIZE:
+            reason = f"must be at least {PROGRAM_SIZE}: below is the harts' program"
+            raise BadKeyError(f"load[{number}].offset", reason)
 
 
 _LOAD: Final = Table(
@@ -131,6 +165,7 @@ MACHINE: Final = Table(
         "filled": Key(_pages(0), 0),
         "qemu": Key(one_of(*LOOP_RULES), "7.2"),
         "load": Key(Tables(table=_LOAD), ()),
+        "harts": Key(HARTS),
     },
 )
 _DEFAULTS: Final = Parameters()
@@ -147,7 +182,7 @@ PARAMETERS: Final = Table(
         ),
         "cpu-throttle-initial": Key(whole(1, 99), _DEFAULTS.cpu_throttle_initial),
         "cpu-throttle-increment": Key(whole(1, 99), _DEFAULTS.cpu_throttle_increment),
-        "cpu-throttle-tailslow": Key(_flag, default=False),
+        "cpu-throttle-tailslow": Key(flag, default=False),
         "max-cpu-throttle": Key(whole(1, 99), _DEFAULTS.max_cpu_throttle),
     },
 )
@@ -155,9 +190,9 @@ CAPABILITIES: Final = Table(
     written="[capabilities]",
     make=dict,
     keys={
-        "auto-converge": Key(_flag, default=False),
-        "multifd": Key(_flag, default=False),
-        "pause-before-switchover": Key(_flag, default=False),
+        "auto-converge": Key(flag, default=False),
+        "multifd": Key(flag, default=False),
+        "pause-before-switchover": Key(flag, default=False),
     },
 )
 

@@ -54,6 +54,25 @@ class DeviceReport:
 
 
 @dataclass(slots=True, kw_only=True)
+class HartReport:
+    """One hart of a RISC-V guest, as KVM told of it, and what it does after the move.
+
+    ``source`` and ``destination`` are its mode and mp_state at the stop and on arrival
+    ("U, runnable"), "" where it did not come so far.  ``retired_user`` and
+    ``retired_supervisor`` count instructions since the destination ran.  ``befell`` is
+    what the guest tells that should not have happened to it.
+    """
+
+    hart: int
+    role: str
+    source: str
+    destination: str
+    retired_user: int
+    retired_supervisor: int
+    befell: str
+
+
+@dataclass(slots=True, kw_only=True)
 class Death:
     """A driver that raised what no errno stands for."""
 
@@ -72,7 +91,7 @@ class RunReport:
     it ended as the scenario expects, with nothing lost.  ``flip_unnoticed``: a bit
     arrived flipped, and the destination ran all the same.  ``lost`` are devices that
     the source could not bring back, each with the reason.  ``notes`` are remarks.
-    Behind the devices comes the RAM of a machine.
+    Behind the devices come the RAM of a machine and its harts.
     """
 
     scenario: Scenario
@@ -85,9 +104,10 @@ class RunReport:
     flip_unnoticed: bool = False
     lost: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    harts: list[HartReport] = field(default_factory=list)
 
     @property
     def with_states(self) -> list[DeviceReport]:
-        """Those of ``devices`` that have a device_state: all but a machine's RAM."""
+        """Those of ``devices`` that have a device_state: not RAM, nor harts."""
         names = {device.name for device in self.scenario.devices}
         return [device for device in self.devices if device.name in names]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from vfiomig.client.conduct import CONDUCTS
 from vfiomig.frontends.device_names import derived_names
@@ -25,6 +25,15 @@ from vfiomig.frontends.device_scenario import (
     DeviceSpec,
     named_devices,
     paths_of,
+)
+from vfiomig.frontends.link_scenario import (
+    LINK,
+    RSOCKET,
+    RSOCKET_DEFAULT,
+    TRANSPORTS,
+    Link,
+    Rsocket,
+    rsocket_of,
 )
 from vfiomig.frontends.machine_scenario import (
     CAPABILITIES,
@@ -65,26 +74,6 @@ class ScenarioError(VfiomigError):
 # -- what a scenario is ----------------------------------------------------------------
 
 
-class Flip(NamedTuple):
-    """One bit of the stream that arrives flipped; both count from 0."""
-
-    byte: int
-    bit: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """The link: bytes a second, nanoseconds one way, and what breaks it.
-
-    ``cut`` is the position of the first byte of the stream that does not arrive.
-    """
-
-    bandwidth: int
-    latency: int
-    cut: int | None
-    flip: Flip | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """When pre-copy ends. Times are virtual nanoseconds.
@@ -120,7 +109,7 @@ class Scenario:
     """All that one simulated migration is made from.
 
     ``file`` is ``None`` for the built-in one. ``conduct`` is a name in
-    `client.conduct.CONDUCTS`; ``transport`` is "memory", "unix" or "tcp". ``warm_up``
+    `client.conduct.CONDUCTS`; ``transport`` is one of `TRANSPORTS`. ``warm_up``
     is in units of guest traffic at the source before the migration begins. Costs are
     virtual nanoseconds; bandwidths are bytes a second, ``None`` = takes no time.
     """
@@ -141,6 +130,7 @@ class Scenario:
     expected: Outcome
     machine: MachineSpec | None = None
     parameters: Parameters = field(default_factory=Parameters)
+    rsocket: Rsocket = RSOCKET_DEFAULT
 
 
 # -- the keys --------------------------------------------------------------------------
@@ -170,21 +160,6 @@ def _make_fault(
     return Fault(party=party, device=device, on=on, code=errno, at=at, number=number)
 
 
-_FLIP: Final = Table(
-    written="flip = { byte = 1000, bit = 3 }",
-    make=Flip,
-    keys={"byte": Key(whole(0), REQUIRED), "bit": Key(whole(0, 7), 0)},
-)
-_LINK: Final = Table(
-    written="[link]",
-    make=Link,
-    keys={
-        "bandwidth": Key(size(1), 128 << 20),
-        "latency": Key(duration, 100_000),
-        "cut": Key(whole(0)),
-        "flip": Key(_FLIP),
-    },
-)
 _SOURCE: Final = Table(
     written="[source]", make=dict, keys={"access_cost": _ACCESS_COST}
 )
@@ -235,13 +210,14 @@ KEYS: Final = Table(
         "name": Key(text(r"[^\x00-\x1f\x7f]{1,200}", "1 to 200 characters of text")),
         "seed": Key(whole(0), 1),
         "conduct": Key(one_of(*CONDUCTS), "qemu-7.2"),
-        "transport": Key(one_of("memory", "unix", "tcp"), "memory"),
+        "transport": Key(one_of(*TRANSPORTS), "memory"),
         "warm_up": Key(whole(0), 1_000),
         "device": Key(Tables(table=DEVICE, least=1), REQUIRED),
         "machine": Key(MACHINE),
         "parameters": Key(PARAMETERS, PARAMETERS({})),
         "capabilities": Key(CAPABILITIES, CAPABILITIES({})),
-        "link": Key(_LINK, _LINK({})),
+        "link": Key(LINK, LINK({})),
+        "rsocket": Key(RSOCKET),
         "source": Key(_SOURCE, _SOURCE({})),
         "destination": Key(_DESTINATION, _DESTINATION({})),
         "limits": Key(_LIMITS, _LIMITS({})),
@@ -321,6 +297,7 @@ def _made(document: dict[str, object], file: Path | None) -> Scenario:
     devices = named_devices(values.pop("device"), file.parent if file else None)
     if values["machine"] is not None:
         paths_of(devices)
+    rsocket_of(values)
     faults = cast("tuple[Fault, ...]", values.pop("fault"))
     _require_devices(faults, devices)
     limits = cast("Limits", values.pop("limits"))

@@ -5,33 +5,64 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.frontends.run_report import DeviceReport, Digests, Verdict
-from vfiomig.vm.machine import Machine, RunState
+from vfiomig.vm.machine import Machine
 from vfiomig.vm.memory import GuestMemory
+from vfiomig.vm.riscv import kernel
+from vfiomig.vm.riscv.board import VirtBoard
+from vfiomig.vm.riscv.sync import POLICIES
 from vfiomig.vm.workload import RamLoad, Workload, fill
 
 if TYPE_CHECKING:
+    from vfiomig.frontends.hart_scenario import HartsSpec
     from vfiomig.frontends.machine_scenario import LoadSpec, MachineSpec
     from vfiomig.frontends.simulated_machine import SimulatedMachine
 
 RAM: Final = "ram"  # what reports call it
+_SETTLED: Final = (Verdict.DIFFERS, Verdict.DID_NOT_ARRIVE)
 
 
 def make_guest(spec: MachineSpec, party: str, seed: int) -> Machine:
     """Make one side's guest: the source's has contents, and goes on writing."""
-    memory = GuestMemory.of_pc(spec.ram, spec.family)
-    if party != "source":
-        return Machine(spec.type, memory)
+    memory = _memory_of(spec)
     try:
+        board = _make_board(spec.harts, memory, party)
+        if party != "source":
+            return Machine(spec.type, memory, board=board)
         if spec.filled:
             fill(memory, spec.filled, seed)
         loads = [
             Workload(memory, ram_load(each, spec, seed + number))
             for number, each in enumerate(spec.loads)
         ]
+        if board is not None and spec.harts is not None:
+            memory.write(kernel.ENTRY, bytes(kernel.END - kernel.ENTRY))
+            board.boot(spec.harts.roles)
     except BaseException:
         memory.close()
         raise
-    return Machine(spec.type, memory, loads, RunState.RUNNING)
+    machine = Machine(spec.type, memory, loads, board=board)
+    machine.start(now=0)
+    return machine
+
+
+def _memory_of(spec: MachineSpec) -> GuestMemory:
+    if spec.harts is not None:
+        return GuestMemory.of_virt(spec.ram)
+    return GuestMemory.of_pc(spec.ram, spec.family)
+
+
+def _make_board(
+    spec: HartsSpec | None, memory: GuestMemory, party: str
+) -> VirtBoard | None:
+    if spec is None:
+        return None
+    return VirtBoard(
+        memory,
+        len(spec.roles),
+        POLICIES[spec.policy_of(party)],
+        instructions=spec.instructions,
+        has_mp_state=spec.has_mp_state(party),
+    )
 
 
 def ram_load(spec: LoadSpec, machine: MachineSpec, seed: int) -> RamLoad:
@@ -40,6 +71,7 @@ def ram_load(spec: LoadSpec, machine: MachineSpec, seed: int) -> RamLoad:
         dirty_rate=spec.dirty_rate,
         working_set=spec.working_set or machine.ram - spec.offset,
         offset=spec.offset,
+        block=machine.ram_block,
         pattern="random" if spec.pattern == "random" else "stride",
         seed=seed,
     )
@@ -87,7 +119,7 @@ class RamWitness:
         """Find devices whose configuration space did not arrive as it was."""
         source, destination = self._sides
         for device in devices:
-            if device.verdict is Verdict.DIFFERS or device.name == RAM:
+            if device.verdict in _SETTLED or not source.has(device.name):
                 continue
             if source.config(device.name) != destination.config(device.name):
                 device.verdict = Verdict.DIFFERS

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from typing import TYPE_CHECKING
 
+from vfiomig.frontends.link_scenario import RSOCKET_MODEL, RSOCKETS
 from vfiomig.frontends.scenario import ScenarioError
 from vfiomig.migration.companions import (
     accept_all,
@@ -17,19 +20,28 @@ from vfiomig.migration.metrics import Outcome
 from vfiomig.migration.ram_loading import PagePlaces
 from vfiomig.migration.ram_pages import ChannelPages
 from vfiomig.migration.side import Ending
-from vfiomig.migration.transport import LISTENERS, PAIRS, IncomingChannels
+from vfiomig.migration.transport import (
+    LISTENERS,
+    PAIRS,
+    IncomingChannels,
+    RsocketModel,
+    Rsockets,
+)
 from vfiomig.migration.transport.faults import CutLink, FlipBit, Tee
+from vfiomig.migration.transport.rsocket.librdmacm import Librdmacm
+from vfiomig.migration.transport.rsocket.stream import ANYWHERE
 from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from vfiomig.frontends.scenario import Scenario
     from vfiomig.frontends.simulated_machine import SimulatedMachine
     from vfiomig.migration.clock import Channel
     from vfiomig.migration.exchange import Steps
     from vfiomig.migration.side import MigratingMachine
-    from vfiomig.migration.transport.base import ByteStream
+    from vfiomig.migration.transport.base import ByteStream, Listener, Pair
+    from vfiomig.migration.transport.rsocket.library import Address
 
     Side = Callable[[MigratingMachine | None], Steps[Ending]]
 
@@ -76,7 +88,7 @@ class SimulatedLink:
         if self._scenario.parameters.multifd:
             return self._run_by_channels(source, destination, machines, dated)
         forth, back = dated
-        near, far = PAIRS[self._scenario.transport]()
+        near, far = self._pair()
         self._streams += near, far
         first = Party(
             source(machines[0].migrating()),
@@ -102,7 +114,7 @@ class SimulatedLink:
         leaving, arriving = machines[0].migrating(), machines[1].migrating()
         assert leaving is not None, "multifd is of a machine"
         assert arriving is not None, "both sides have one"
-        listener = LISTENERS[self._scenario.transport]()
+        listener = self._listener()
         incoming = self._incoming = IncomingChannels(listener, wanted=count)
         out = connect_all(listener, count)
         self._streams += out.main, *out.streams
@@ -130,6 +142,47 @@ class SimulatedLink:
         )
         exchange(first, second, sending, receiving_beside(second, received))
         return [first.result(), second.result()]
+
+    def _pair(self) -> Pair:
+        """Return both ends of the main stream."""
+        if (rsockets := self._rsockets()) is None:
+            return PAIRS[self._scenario.transport]()
+        with self._named():
+            return rsockets.pair(self._address())
+
+    def _listener(self) -> Listener:
+        """Return where all channels come to."""
+        if (rsockets := self._rsockets()) is None:
+            return LISTENERS[self._scenario.transport]()
+        with self._named():
+            return rsockets.listen(self._address())
+
+    def _rsockets(self) -> Rsockets | None:
+        """Return the rsockets of this run, which wait as the scenario says."""
+        if self._scenario.transport not in RSOCKETS:
+            return None
+        is_model = self._scenario.transport == RSOCKET_MODEL
+        with self._named():
+            library = RsocketModel() if is_model else Librdmacm()
+        return Rsockets(library, self._scenario.rsocket.wait)
+
+    def _address(self) -> Address:
+        host = self._scenario.rsocket.address
+        return ANYWHERE if host is None else (host, 0)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say of an error what it is about: RDMA is not everywhere."""
+        try:
+            yield
+        except OSError as error:
+            where = self._scenario.rsocket.address or ""
+            why = error.strerror or str(error)
+            file = self._scenario.file or "the built-in scenario"
+            message = f"{file}: rsocket.address: {where}: {why}"
+            if error.errno == errno.ENODEV:
+                message += f' for RDMA; transport = "{RSOCKET_MODEL}" needs none'
+            raise ScenarioError(message) from error
 
     def require_faults(self, sent: int) -> None:
         """Refuse a scenario that breaks a stream of ``sent`` bytes behind its end.

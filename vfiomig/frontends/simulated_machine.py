@@ -144,6 +144,7 @@ class SimulatedMachine:
         self.sysfs = Sysfs(folder)
         self.devices: list[SimulatedDevice] = []
         self.guest: Machine | None = None
+        self.harts = scenario.machine.harts if scenario.machine is not None else None
         self._dma: GuestDma | None = None
         self._scenario = scenario
         self._log = log
@@ -188,6 +189,10 @@ class SimulatedMachine:
     def config(self, name: str) -> bytearray | None:
         """Return the configuration space that moves with a device, if one does."""
         return self.device(name).config
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a device of that name."""
+        return any(device.spec.name == name for device in self.devices)
 
     def device(self, name: str) -> SimulatedDevice:
         """Return the device of that name."""

@@ -19,6 +19,7 @@ from vfiomig.frontends.run_report import Death, DeviceReport, Digests, RunReport
 from vfiomig.frontends.run_sinks import Sinks
 from vfiomig.frontends.scenario import ScenarioError
 from vfiomig.frontends.simulated_guest import RamWitness
+from vfiomig.frontends.simulated_harts import HartWitness
 from vfiomig.frontends.simulated_link import SimulatedLink
 from vfiomig.frontends.simulated_machine import SimulatedMachine
 from vfiomig.frontends.verdicts import judge_devices, run_is_ok
@@ -73,6 +74,7 @@ class _Run(Unobserved):
             self._machines.append(self._machine(party, folder / party))
         self._source, self._destination = self._machines
         self._ram = RamWitness(self._source, self._destination)
+        self._harts = HartWitness(self._source, self._destination)
         self._require_faults()
 
     def go(self) -> RunReport:
@@ -82,15 +84,17 @@ class _Run(Unobserved):
         outcome = self._outcome(endings)
         if outcome is not Outcome.COMPLETED:
             self._ram.after_failure()
+            self._harts.after_failure()
         if outcome is Outcome.COMPLETED:
             self._link.require_faults(self._metrics.stream_bytes)
+            self._harts.run_on()
         devices = [
             DeviceReport(
                 name=spec.name, target=spec.target, digests=self._digests[spec.name]
             )
             for spec in self._scenario.devices
         ]
-        devices += self._ram.report()
+        devices += [*self._ram.report(), *self._harts.report()]
         judge_devices(devices, outcome)
         self._ram.judge_config(devices)
         report = RunReport(
@@ -102,10 +106,12 @@ class _Run(Unobserved):
             metrics=self._metrics,
             death=self._death,
             flip_unnoticed=outcome is Outcome.COMPLETED and self._link.flips,
+            harts=self._harts.judge(devices),
             lost=[f"{name}: {in_words(why)}" for e in endings for name, why in e.lost],
         )
         report.notes += remarks_on_faults(self._scenario, outcome, self._armed)
         report.notes += remarks_on_devices(self._machines)
+        report.notes += self._harts.remarks()
         self._close_machines(report)
         report.ok = run_is_ok(report)
         return report
@@ -195,6 +201,7 @@ class _Run(Unobserved):
                 device = simulated.spec.name
                 self._digests[device].destination_before = simulated.digest()
             self._ram.at_start()
+            self._harts.at_start()
             self._arm("source", "start")
             self._arm("destination", "start")
         except (OSError, VfiomigError) as error:
@@ -242,6 +249,7 @@ class _Run(Unobserved):
     def source_stops_copying(self) -> None:
         """Take RAM's digest, and arm the faults of stop-and-copy."""
         self._ram.at_stop()
+        self._harts.at_stop()
         self._arm("source", "stop")
 
     def source_will_continue(self, device: str) -> None:
@@ -259,6 +267,7 @@ class _Run(Unobserved):
     def destination_will_run(self, device: str) -> None:
         """Take what arrived beside the state; arm the faults of the last write."""
         self._ram.on_arrival()
+        self._harts.on_arrival()
         self._destination.device(device).take_config()
         self._arm("destination", "end", device=device)
 

@@ -149,6 +149,31 @@ def text(pattern: str, what: str) -> Parser:
     return parse
 
 
+def flag(value: object) -> bool:
+    """Return a truth value."""
+    if not isinstance(value, bool):
+        message = f"must be true or false, not {shown(value)}"
+        raise ValueError(message)
+    return value
+
+
+def list_of(parse: Parser, *, least: int, most: int) -> Parser:
+    """Return a parser of lists of ``least`` to ``most`` values, each by ``parse``."""
+
+    def parse_all(value: object) -> tuple[object, ...]:
+        if not isinstance(value, list):
+            message = f"must be a list, not {shown(value)}"
+            raise ValueError(message)
+        if not least <= len(value) <= most:
+            message = f"must have {least} to {most} values, not {len(value)}"
+            raise ValueError(message)
+        return tuple(
+            _parsed(parse, each, f"[{number}]") for number, each in enumerate(value)
+        )
+
+    return parse_all
+
+
 def errno_code(value: object) -> int:
     """Return the number of an errno, from its name or the number itself."""
     if isinstance(value, str) and (code := _ERRNO_NAME.get(value)) is not None:

@@ -77,4 +77,6 @@ def _notes(scenario: Scenario) -> tuple[str, ...]:
         notes.append("faults are left out: this is what happens without them")
     if scenario.parameters.multifd:
         notes.append("multifd is left out: all pages are taken to go in the stream")
+    if scenario.machine is not None and scenario.machine.harts is not None:
+        notes.append("the harts are left out: what they write, and their sections")
     return tuple(notes)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from vfiomig.migration.device_loading import DeviceLoading
 from vfiomig.migration.exchange import Close, Send, Steps
+from vfiomig.migration.hart_loading import HartLoading
 from vfiomig.migration.incoming import Incoming
 from vfiomig.migration.metrics import Metrics, Outcome
 from vfiomig.migration.observer import Observer, Unobserved
@@ -32,7 +33,6 @@ from vfiomig.uapi.qemu_stream import (
     QEMU_VM_SECTION_PART,
     QEMU_VM_SECTION_START,
 )
-from vfiomig.vm.machine import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +81,7 @@ class Destination:
             for device in devices
         ]
         # Until the stream ends: who sends a FULL section, and has not yet.
-        self._states_to_come = [
+        self._states_to_come: list[LoadHandler] = [
             handler
             for handler, device in zip(handlers, devices, strict=True)
             if device.config is not None
@@ -92,6 +92,13 @@ class Destination:
                 memory, self._incoming, metrics, machine.channels, machine.places
             )
             handlers.insert(0, ram)
+        self._harts: list[HartLoading] = []
+        if machine is not None and (board := machine.machine.board) is not None:
+            self._harts = [
+                HartLoading(board, index, self._incoming)
+                for index in range(len(board.harts))
+            ]
+        self._states_to_come = [*self._harts, *self._states_to_come]
         self._waiting = handlers
         self._open_sections: dict[int, LoadHandler] = {}
         self._numbered: dict[int, LoadHandler] = {}
@@ -132,6 +139,8 @@ class Destination:
             machine_type = self._machine.machine.machine_type
             wanted = framing.configuration(machine_type)
             yield from self._incoming.expect(wanted, f"a machine {machine_type!r}")
+            if self._machine.machine.board is not None:
+                self._machine.machine.board.pre_load()
         for device in self._devices:
             self._busy_with = device.name
             device.client.load_setup()
@@ -139,8 +148,11 @@ class Destination:
         while (yield from self._load_section()):
             pass
         if self._machine is not None:
-            wanted = framing.vm_description(description_of(self._devices))
+            harts = [hart.description() for hart in self._harts]
+            wanted = framing.vm_description(description_of(self._devices, harts))
             yield from self._incoming.expect(wanted, "the description of this machine")
+            if self._machine.machine.board is not None:
+                self._machine.machine.board.post_init()
         for device in self._devices:
             device.client.load_cleanup()
         if self._starts_vm:
@@ -183,14 +195,19 @@ class Destination:
 
     def _load_full(self, section: int) -> Steps[None]:
         """Load what a handler sends in one piece, once all that iterate are over."""
-        handler = self._numbered.get(section)
+        handler = self._numbered.get(section) or self._next_hart()
         if handler is None or self._open_sections or self._waiting:
             self._incoming.fail(f"a FULL section {section} has no place here")
         if handler not in self._states_to_come:
             self._incoming.fail(f"no FULL section of {handler.name} is due")
         self._states_to_come.remove(handler)
+        self._numbered[section] = handler
         self._busy_with = handler.name
         yield from handler.load_state(section)
+
+    def _next_hart(self) -> LoadHandler | None:
+        """Return the first hart whose section has not come: no START names it."""
+        return next((hart for hart in self._harts if hart.loaded is None), None)
 
     def _opened(self, section: int) -> LoadHandler:
         if section not in self._open_sections:
@@ -202,8 +219,6 @@ class Destination:
     # -- the end ---------------------------------------------------------------------
 
     def _start_vm(self) -> None:
-        if self._machine is not None:
-            self._machine.machine.run_state = RunState.RUNNING
         for device in self._devices:
             self._observer.destination_will_run(device.name)
         for device in self._devices:
@@ -212,6 +227,9 @@ class Destination:
             self._running.append(device)
             self._observer.destination_runs(device.name)
             self._states.note(device)
+        if self._machine is not None:
+            # The vCPUs last: vm_prepare_start tells the devices, then all are resumed.
+            self._machine.machine.start(self._clock.now)
         self._metrics.resumed_at = self._clock.now
 
 

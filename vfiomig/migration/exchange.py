@@ -11,87 +11,60 @@ from __future__ import annotations
 import math
 import selectors
 import time
-from collections.abc import Callable, Generator
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    Generic,
-    NamedTuple,
-    Protocol,
-    TypeVar,
-)
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+from vfiomig.migration.steps import (
+    Close,
+    Consumed,
+    Elsewhere,
+    Finish,
+    OffersRows,
+    Piece,
+    Receive,
+    ReceiveRows,
+    ReceiveSome,
+    Send,
+    Step,
+    Steps,
+    Wait,
+)
+from vfiomig.migration.transport.rows import Span, rows_of
 from vfiomig.migration.transport.waiting import Waiting
 from vfiomig.protocol.errors import VfiomigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vfiomig.migration.clock import Channel
     from vfiomig.migration.transport.base import ByteStream
+
+__all__ = [
+    "PATIENCE",
+    "Beside",
+    "Close",
+    "Consumed",
+    "Elsewhere",
+    "Finish",
+    "OffersRows",
+    "Party",
+    "Receive",
+    "ReceiveRows",
+    "ReceiveSome",
+    "Send",
+    "StalledError",
+    "Step",
+    "Steps",
+    "Wait",
+    "exchange",
+]
 
 # A kernel that moves nothing for so long over loopback will not do so later.
 PATIENCE: Final = 30.0  # seconds
 
 _ALL: Final = 1 << 62  # bytes: a step is over when all of it is done
+_JOINED: Final = 1 << 20  # bytes of rows that are joined at once
 
 _Result = TypeVar("_Result")
-
-
-class Send(NamedTuple):
-    """Send all of ``view``, and then all of ``more``.
-
-    Answered with their size when the stream has taken them.
-    """
-
-    view: memoryview | bytes
-    more: tuple[memoryview | bytes, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """The bytes of all of it."""
-        return len(self.view) + sum(map(len, self.more))
-
-
-class Receive(NamedTuple):
-    """Fill ``view``; answered with the bytes in it, fewer at the stream's end."""
-
-    view: memoryview
-
-
-class ReceiveSome(NamedTuple):
-    """Receive ``least`` bytes or more, as many as are there; answered as `Receive`.
-
-    For who cannot tell how long the next thing is.  They are not dated before they
-    are `Consumed`: what was read ahead must not move a clock.
-    """
-
-    view: memoryview
-    least: int = 1
-
-
-class Consumed(NamedTuple):
-    """Date ``size`` bytes that `ReceiveSome` brought: the party gets to them now."""
-
-    size: int
-    view: bytes = b""
-
-
-class Elsewhere(NamedTuple):
-    """Date ``size`` bytes that go by another channel of the same link now.
-
-    So the channels share the link, and who receives dates the same bytes as `Consumed`
-    when all of them have come: no date depends on which channel was faster.
-    """
-
-    size: int
-    view: bytes = b""
-
-
-class Wait(NamedTuple):
-    """Go on when ``until`` says so: it is asked whenever anything has moved."""
-
-    until: Callable[[], bool]
-    view: bytes = b""
 
 
 class Beside(Protocol):
@@ -102,22 +75,6 @@ class Beside(Protocol):
 
     def wait_on(self, waiting: Waiting) -> None:
         """Add what it waits for."""
-
-
-class Finish(NamedTuple):
-    """Send no more: after what was sent the peer reads the end of the stream."""
-
-    view: bytes = b""
-
-
-class Close(NamedTuple):
-    """Neither send nor receive any more: the peer learns it at its next step."""
-
-    view: bytes = b""
-
-
-Step = Send | Receive | ReceiveSome | Consumed | Elsewhere | Wait | Finish | Close
-Steps = Generator[Step, int, _Result]
 
 
 class StalledError(VfiomigError):
@@ -143,11 +100,15 @@ class Party(Generic[_Result]):
         self._stream = stream
         self._date_sent = outgoing.send if outgoing is not None else _undated
         self._date_received = incoming.receive if incoming is not None else _undated
+        self._rows = rows_of(stream)
+        self._move: Callable[[Any], int | None] = stream.send  # rows
         self._rest: memoryview | None = None  # of the step in hand
-        self._more: list[memoryview | bytes] = []  # what it sends behind that
+        self._span: Span | None = None  # or rows
+        self._more: list[Piece] = []  # what it sends behind that
         self._until: Callable[[], bool] | None = None
         self._receives = False
         self._least = _ALL
+        self._agrees: Callable[[int], bool] = _any
         self._date = self._date_sent
         self._done = 0
         self._has_stalled = False
@@ -169,7 +130,8 @@ class Party(Generic[_Result]):
         """
         rest = self._rest
         if rest is None:
-            return self._goes_on()
+            span = self._span
+            return self._goes_on() if span is None else self._step_rows(span)
         try:
             if self._receives:
                 moved = self._stream.receive_into(rest)
@@ -191,16 +153,39 @@ class Party(Generic[_Result]):
             rest.release()
             return True
         rest.release()
-        while self._more:
-            self._rest = memoryview(self._more.pop(0))
-            if len(self._rest):
-                return True
-        self._resume(self._steps.send, self._done)
+        self._end_piece()
         return True
+
+    def _step_rows(self, span: Span) -> bool:
+        """Do as `step` with rows."""
+        try:
+            moved = self._move(span)
+        except OSError as failure:
+            self._resume(self._steps.throw, failure)
+            return True
+        if moved:
+            self._date(moved)
+            self._done += moved
+            span.start += moved
+            if span.start < span.end and self._agrees(self._done):
+                return True
+        elif moved is None or not self._receives:
+            return False
+        self._end_piece()
+        return True
+
+    def _end_piece(self) -> None:
+        """Take up what is to be sent next, or let the generator go on."""
+        self._span = None
+        while self._more:
+            self._send(self._more.pop(0))
+            if self._rest or self._span:
+                return
+        self._resume(self._steps.send, self._done)
 
     def wait_on(self, waiting: Waiting) -> None:
         """Add what the step in hand waits for, if it does."""
-        if self.is_over or self._rest is None:
+        if self.is_over or (self._rest is None and self._span is None):
             return
         event = selectors.EVENT_READ if self._receives else selectors.EVENT_WRITE
         waiting.add(self._stream, event)
@@ -228,14 +213,27 @@ class Party(Generic[_Result]):
         self._resume(self._steps.send, 0)
         return True
 
+    def _send(self, piece: Piece) -> None:
+        """Let ``piece`` be what is sent next."""
+        self._rest = None
+        if not isinstance(piece, Span):
+            self._rest = memoryview(piece)
+        elif self._rows is not None:
+            self._span, self._move = piece[:], self._rows.send_rows
+        else:
+            self._rest = piece[:_JOINED].joined()
+            if len(piece) > _JOINED:
+                self._more.insert(0, piece[_JOINED:])
+
     def _resume(self, go_on: Callable[[Any], Step], answer: int | Exception) -> None:
         """Let the generator run to its next step."""
-        self._rest, self._done = None, 0
+        self._rest, self._span, self._done = None, None, 0
         self._until = None
         self._more = []
         try:
             request = go_on(answer)
             while not len(request.view):  # nothing to move is done at once
+                moved = 0
                 if request.__class__ is Finish:
                     self._stream.finish()
                 elif request.__class__ is Close:
@@ -247,7 +245,9 @@ class Party(Generic[_Result]):
                 elif isinstance(request, Wait) and not request.until():
                     self._until = request.until
                     return
-                request = self._steps.send(0)
+                elif request.__class__ is OffersRows:
+                    moved = int(self._rows is not None)
+                request = self._steps.send(moved)
         except StopIteration as end:
             self._value = end.value
             self._end()
@@ -257,17 +257,28 @@ class Party(Generic[_Result]):
             self.error = error
             self._end()
         else:
-            self._rest = memoryview(request.view)
-            self._receives = request.__class__ is not Send
-            self._least = _ALL
-            if request.__class__ is Send:
-                self._date = self._date_sent
-                self._more = list(request.more)
-            elif request.__class__ is Receive:
-                self._date = self._date_received
-            elif isinstance(request, ReceiveSome):
-                self._date = _undated
-                self._least = request.least
+            self._begin(request)
+
+    def _begin(self, request: Step) -> None:
+        """Take up a step that moves bytes."""
+        self._least, self._agrees = _ALL, _any
+        self._receives = request.__class__ is not Send
+        if isinstance(request, Send):
+            self._date = self._date_sent
+            self._more = list(request.more)
+            self._send(request.view)
+            return
+        self._date = _undated
+        if isinstance(request, ReceiveRows):
+            assert self._rows is not None, "who receives rows has asked for them"
+            self._span, self._move = request.view[:], self._rows.receive_rows
+            self._agrees = request.agrees
+            return
+        self._rest = memoryview(request.view)
+        if isinstance(request, ReceiveSome):
+            self._least = request.least
+        else:
+            self._date = self._date_received
 
     def _end(self) -> None:
         self.is_over = True
@@ -279,6 +290,11 @@ class Party(Generic[_Result]):
 
 def _undated(size: int) -> None:
     """Let no time pass."""
+
+
+def _any(size: int) -> bool:
+    """Agree with any bytes."""
+    return True
 
 
 def exchange(

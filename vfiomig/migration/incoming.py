@@ -7,10 +7,22 @@ page waits here for whoever reads next.
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from vfiomig.migration.exchange import Consumed, Receive, ReceiveSome, Steps
+from vfiomig.migration.exchange import (
+    Consumed,
+    OffersRows,
+    Receive,
+    ReceiveRows,
+    ReceiveSome,
+    Steps,
+)
 from vfiomig.protocol.errors import StreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vfiomig.migration.transport.rows import Span
 
 # Room for the largest batch that a source of ours sends, and for what begins behind.
 _ROOM: Final = (1 << 20) + (1 << 16)
@@ -23,6 +35,7 @@ class Incoming:
         self.position = 0
         self._room: memoryview | None = None  # nobody reads ahead in many streams
         self._first = self._end = 0  # of what was read ahead, in the room
+        self._offers_rows: bool | None = None
 
     # -- parts of a known length ------------------------------------------------------
 
@@ -76,15 +89,13 @@ class Incoming:
         Raises:
             StreamError: the stream ends here.
         """
-        room = self._room
-        if room is None:
-            room = self._room = memoryview(bytearray(_ROOM))
+        room = self._made_room()
         if self._first:
             held = bytes(room[self._first : self._end])
             room[: len(held)] = held
             self._first, self._end = 0, len(held)
-        if self._end == _ROOM:
-            self.fail(f"nothing to make of the next {_ROOM} bytes")
+        if self._end == len(room):
+            self.fail(f"nothing to make of the next {len(room)} bytes")
         got = yield ReceiveSome(room[self._end :])
         if not got:
             self.fail("it ends early")
@@ -95,6 +106,39 @@ class Incoming:
         self._first += size
         self.position += size
         yield Consumed(size)
+
+    # -- parts that are likely to be rows ---------------------------------------------
+
+    def offers_rows(self) -> Steps[bool]:
+        """Tell whether the stream can be received into rows."""
+        if self._offers_rows is None:
+            self._offers_rows = bool((yield OffersRows()))
+        return self._offers_rows
+
+    def read_rows(self, span: Span, agrees: Callable[[int], bool]) -> Steps[int]:
+        """Read into rows as long as they agree; return how much, 0 at the end.
+
+        It stands behind what is in the window.  All of both is to be `used` or
+        `put_back`.
+        """
+        return (yield ReceiveRows(span, agrees))
+
+    def used(self, size: int) -> Steps[None]:
+        """Count ``size`` bytes that were read into rows: their time has come."""
+        self.position += size
+        yield Consumed(size)
+
+    def put_back(self, data: memoryview) -> None:
+        """Let ``data`` be the window: it was read too early."""
+        if len(data) > len(self._made_room()):
+            self._room = memoryview(bytearray(len(data) + _ROOM))
+        self._made_room()[: len(data)] = data
+        self._first, self._end = 0, len(data)
+
+    def _made_room(self) -> memoryview:
+        if self._room is None:
+            self._room = memoryview(bytearray(_ROOM))
+        return self._room
 
     def _from_room(self, view: memoryview) -> Steps[memoryview]:
         """Fill the start of ``view`` from what was read ahead; return its rest."""

@@ -83,10 +83,12 @@ class Metrics:
     loaded_device_bytes: int = 0
 
     # A machine's other parts, framing included but for the sections' heads and feet:
-    # pages before and after its stop; devices' FULL sections; the VM description.
+    # pages before and after its stop; devices' FULL sections and harts', whole; the VM
+    # description.
     precopy_ram_bytes: int = 0
     stop_and_copy_ram_bytes: int = 0
     config_bytes: int = 0
+    hart_bytes: int = 0
     vmdesc_bytes: int = 0
     # Pages that were sent with their contents, and as zero (QEMU: normal, duplicate).
     normal_pages: int = 0

@@ -12,16 +12,20 @@ import numpy as np
 
 from vfiomig.migration.channel_packets import Batch
 from vfiomig.migration.exchange import Elsewhere, Send, Steps, Wait
+from vfiomig.migration.page_rows import PageRows
 from vfiomig.protocol.multifd import INITIAL_SIZE, PACKET_SIZE, PAGES
-from vfiomig.protocol.qemu_stream.page_batch import PAGE_SIZE, PageEncoder
+from vfiomig.protocol.qemu_stream.page_batch import FULL_SIZE, PAGE_SIZE, PageEncoder
 
 if TYPE_CHECKING:
     from vfiomig.migration.ram_channels import SendingChannels
     from vfiomig.protocol.qemu_stream.page_batch import Flags, PageNumbers
     from vfiomig.vm.ram_block import RamBlock
 
-# Pages that are sent in one step: a mebibyte, which the caches of a processor hold.
+# Pages after which time and limit are looked at again: a mebibyte.  What is copied on
+# its way is sent in such steps, which the caches of a processor hold.
 BATCH: Final = 256
+# Full pages side by side that are better sent from where they are than copied.
+_MANY: Final = 64
 
 
 class Sent(NamedTuple):
@@ -50,7 +54,10 @@ class PageSender(Protocol):
         zero: Flags,
         limit: int,
     ) -> Steps[Sent]:
-        """Send ``head`` and then pages, up to `BATCH`, of which ``zero`` are zero."""
+        """Send ``head`` and then pages, up to `BATCH`, of which ``zero`` are zero.
+
+        Where it is given more, it may send more: whole batches.
+        """
 
     def end_section(self) -> Steps[int]:
         """Let all that was sent be there before the section ends; bytes as `set_up`."""
@@ -61,6 +68,7 @@ class StreamPages:
 
     def __init__(self) -> None:
         self._encoder = PageEncoder(BATCH)
+        self._rows = PageRows()
 
     def set_up(self) -> Steps[int]:
         """Do nothing."""
@@ -76,13 +84,22 @@ class StreamPages:
         limit: int,
     ) -> Steps[Sent]:
         """Send as many as the limit lets through."""
+        if self._encoder.continues(block.idstr):
+            count = _full_run(numbers, zero)
+            if count >= _MANY:
+                count = min(count, limit // FULL_SIZE + 1)
+                spans = self._rows.spans(block, int(numbers[0]), count)
+                sent = yield Send(head, spans) if head else Send(spans[0], spans[1:])
+                return Sent(count, 0, sent)
+        numbers, zero = numbers[:BATCH], zero[:BATCH]
         ram = block.bytes.reshape(-1, PAGE_SIZE)
         encoded = self._encoder.encode(block.idstr, ram, numbers, zero, limit)
         sent = yield Send(head, (encoded.view,)) if head else Send(encoded.view)
         return Sent(encoded.pages, encoded.zero_pages, sent)
 
     def end_section(self) -> Steps[int]:
-        """Do nothing: what stands before the end is there before it."""
+        """Let go of the pages: what stands before the end is there before it."""
+        self._rows = PageRows()
         yield from ()
         return 0
 
@@ -110,6 +127,7 @@ class ChannelPages:
         limit: int,
     ) -> Steps[Sent]:
         """Send a packet's pages at most, and the zero pages among them."""
+        numbers, zero = numbers[:BATCH], zero[:BATCH]
         full = np.flatnonzero(~zero)
         count = len(numbers) if len(full) <= PAGES else int(full[PAGES])
         count = min(count, limit // PAGE_SIZE + 1)
@@ -140,6 +158,20 @@ class ChannelPages:
 
 
 _NO_LIMIT: Final = 1 << 62
+
+
+def _full_run(numbers: PageNumbers, zero: Flags) -> int:
+    """Return how many pages to begin with are full and side by side.
+
+    More than a batch are whole batches; 0 if not all of one are so.
+    """
+    first, offered = int(numbers[0]), len(numbers)
+    full = zero.tobytes().find(1)
+    full = offered if full < 0 else full
+    for count in (full - full % BATCH, min(BATCH, offered)):
+        if 0 < count <= full and int(numbers[count - 1]) - first == count - 1:
+            return count
+    return 0
 
 
 def _batch(block: RamBlock, numbers: PageNumbers) -> Batch:

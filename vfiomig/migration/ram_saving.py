@@ -12,7 +12,11 @@ from vfiomig.migration.ram_pages import BATCH, StreamPages
 from vfiomig.migration.throttle import AutoConverge
 from vfiomig.protocol.page_ranges import pages_in, up_to_count
 from vfiomig.protocol.qemu_stream import ram_framing
-from vfiomig.protocol.qemu_stream.page_batch import PAGE_SIZE
+from vfiomig.protocol.qemu_stream.page_batch import (
+    FULL_SIZE,
+    LARGEST_PAGE,
+    PAGE_SIZE,
+)
 from vfiomig.vm.dirty_pages import LogUser
 from vfiomig.vm.zero_pages import zero_pages_in
 
@@ -27,8 +31,10 @@ if TYPE_CHECKING:
     from vfiomig.vm.ram_block import RamBlock
     from vfiomig.vm.zero_pages import Flags
 
-# Pages that are looked up in one go: what that costs is shared by so many.
+# Pages that are looked up in one go: what that costs is shared by so many.  More of
+# them where they will surely go before the turn ends.
 _AHEAD: Final = 1 << 12
+_FAR_AHEAD: Final = 1 << 14
 _NO_LIMIT: Final = 1 << 62
 
 _LOGS: Final = (LogUser.KERNEL, LogUser.DMA)
@@ -103,9 +109,10 @@ class RamSaving:
         deadline = self._clock.now + MAX_WAIT
         head = ram_framing.part_head(self._number)
         is_due = False
-        while not is_due and (look := self._look()) is not None:
+        while not is_due and (look := self._look(self._sure(deadline))) is not None:
             while not is_due and look.sent < len(look.numbers):
-                sent = yield from self._send(head, look, self._pace.room())
+                room, sure = self._pace.room(), self._sure(deadline)
+                sent = yield from self._send(head, look, room, sure)
                 head = b""
                 self._metrics.precopy_ram_bytes += sent.stream + sent.channels
                 current.ram_bytes += sent.pages * PAGE_SIZE
@@ -118,9 +125,9 @@ class RamSaving:
         """Look for dirty pages a last time, and send all."""
         self._sync()
         head = ram_framing.end_head(self._number)
-        while (look := self._look()) is not None:
+        while (look := self._look(_NO_LIMIT)) is not None:
             while look.sent < len(look.numbers):
-                sent = yield from self._send(head, look, _NO_LIMIT)
+                sent = yield from self._send(head, look, _NO_LIMIT, _NO_LIMIT)
                 head = b""
                 self._metrics.stop_and_copy_ram_bytes += sent.stream + sent.channels
             self._take_out(look)
@@ -151,9 +158,21 @@ class RamSaving:
         self._metrics.cpu_throttle = percentage
         self._machine.throttle(self._clock.now, percentage)
 
-    def _send(self, head: bytes, look: _Look, limit: int) -> Steps[Sent]:
-        """Send the next pages of a look."""
-        part = slice(look.sent, look.sent + BATCH)
+    def _sure(self, deadline: int) -> int:
+        """Return bytes that can go before the window or the turn ends at the soonest.
+
+        Both would let the whole window through in 50 ms.
+        """
+        return self._pace.room() * (deadline - self._clock.now) // MAX_WAIT
+
+    def _send(self, head: bytes, look: _Look, limit: int, sure: int) -> Steps[Sent]:
+        """Send the next pages of a look.
+
+        While ``sure`` bytes last neither the window nor the turn can end: so many
+        batches may go in one step, and are the same as one after the other.
+        """
+        batches = (sure - LARGEST_PAGE) // (BATCH * FULL_SIZE)
+        part = slice(look.sent, look.sent + BATCH * max(batches, 1))
         sent = yield from self._sender.send(
             head, look.block, look.numbers[part], look.zero[part], limit
         )
@@ -172,7 +191,7 @@ class RamSaving:
         sent = yield Send(head + ram_framing.payload_foot(self._number))
         self._metrics.stream_bytes += sent
 
-    def _look(self) -> _Look | None:
+    def _look(self, sure: int) -> _Look | None:
         """Return the next dirty pages behind the last that were sent; None for none.
 
         Each block from where it was left to its end, then the next one, as QEMU
@@ -181,9 +200,10 @@ class RamSaving:
         blocks = self._memory.blocks
         if not self._memory.dirty_pages:
             return None
+        ahead = max(_AHEAD, min(sure // FULL_SIZE, _FAR_AHEAD))
         while True:
             block = blocks[self._turn]
-            ranges = self._log(block).next_ranges(self._cursors[block], _AHEAD)
+            ranges = self._log(block).next_ranges(self._cursors[block], ahead)
             if len(ranges):
                 zero = zero_pages_in(block, ranges)
                 return _Look(block, ranges, pages_in(ranges), zero)

@@ -107,13 +107,18 @@ class StateNotes:
         self._observer.state_changed(self._party, device.name, name, change.at)
 
 
-def description_of(devices: Iterable[MigratingDevice]) -> bytes:
-    """Return the VM description of a machine with these devices."""
+def description_of(
+    devices: Iterable[MigratingDevice], harts: Iterable[dict[str, object]] = ()
+) -> bytes:
+    """Return the VM description of a machine with these devices, and its harts'."""
     described = [
-        vmdesc.describe_data(
-            SectionName(device.idstr, 0), framing.config_state_size(device.config)
-        )
-        for device in devices
-        if device.config is not None
+        *harts,
+        *(
+            vmdesc.describe_data(
+                SectionName(device.idstr, 0), framing.config_state_size(device.config)
+            )
+            for device in devices
+            if device.config is not None
+        ),
     ]
     return vmdesc.text_of(vmdesc.vm_description(described, page_size=PAGE_SIZE))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from vfiomig.client.v1 import ApplicationAbortedError
 from vfiomig.migration.device_saving import DeviceSaving
 from vfiomig.migration.exchange import Finish, Receive, Send, Steps
+from vfiomig.migration.hart_saving import HartSaving
 from vfiomig.migration.metrics import Metrics, Outcome, StatusChange
 from vfiomig.migration.observer import Guest, IdleGuest, Observer, Unobserved
 from vfiomig.migration.pace import Pace, QemuPace, Unpaced
@@ -92,7 +93,13 @@ class Source:
                 observer=self._observer,
             )
             handlers.append(self._ram)
-        sections = SectionWriter(devices, _RAM_SECTION + len(handlers))
+        section = _RAM_SECTION + len(handlers)
+        self._harts: HartSaving | None = None
+        if machine is not None and (board := machine.machine.board) is not None:
+            self._harts = HartSaving(board, section, metrics)
+            handlers.append(self._harts)
+            section += len(board.harts)
+        sections = SectionWriter(devices, section)
         handlers += [
             DeviceSaving(
                 device,
@@ -140,7 +147,7 @@ class Source:
 
     def _stop_and_copy(self) -> Steps[None]:
         if self._machine is not None:
-            self._machine.machine.run_state = RunState.FINISH_MIGRATE
+            self._machine.machine.stop(RunState.FINISH_MIGRATE)
         self._stop_vm()
         if self._parameters.pause_before_switchover:
             self._note_status("pre-switchover")  # migrate-continue comes at once
@@ -149,7 +156,8 @@ class Source:
         yield from self._loop.complete()
         yield from self._send(framing.STREAM_END)
         if self._machine is not None:
-            text = framing.vm_description(description_of(self._devices))
+            harts = self._harts.descriptions() if self._harts is not None else ()
+            text = framing.vm_description(description_of(self._devices, harts))
             yield from self._send(text)
             self._metrics.vmdesc_bytes += len(text)
         # A damaged length makes the destination wait for bytes that never come.
@@ -240,7 +248,10 @@ class Source:
     def _clean_up(self, run_state: RunState, outcome: Outcome) -> None:
         """Leave the machine so; note how it ended (migrate_fd_cleanup)."""
         if self._machine is not None:
-            self._machine.machine.run_state = run_state
+            if run_state is RunState.RUNNING:
+                self._machine.machine.start(self._clock.now)
+            else:
+                self._machine.machine.run_state = run_state
         if self._ram is not None:
             self._ram.stop_logs()
         if outcome is Outcome.CANCELLED:

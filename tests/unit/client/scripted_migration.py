@@ -125,7 +125,7 @@ def sent_by(steps: Steps[Ending]) -> tuple[bytes, Ending]:
         step = next(steps)
         while True:
             assert isinstance(step, Send)
-            stream += b"".join((step.view, *step.more))
+            stream += b"".join(map(bytes, (step.view, *step.more)))
             step = steps.send(step.size)
     except StopIteration as end:
         return bytes(stream), end.value

@@ -13,13 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vfiomig.frontends.device_scenario import DeviceSpec
+from vfiomig.frontends.link_scenario import Flip, Link
 from vfiomig.frontends.machine_scenario import LoadSpec, MachineSpec
 from vfiomig.frontends.scenario import (
     KEYS,
     Fault,
-    Flip,
     Limits,
-    Link,
     Scenario,
     ScenarioError,
     builtin_scenario,
@@ -248,9 +247,63 @@ outcome = "not-converged"
             "machine.ram: must be whole pages of 4096 bytes, not 5000",
         ),
         (
-            f'{SERIAL}[machine]\nram = "1M"\ntype = "virt"',
+            f'{SERIAL}[machine]\nram = "1M"\ntype = "arm"',
             "machine.type: must be a PC of QEMU such as "
-            '"pc", "q35" or "pc-i440fx-7.2", not "virt"',
+            '"pc", "q35" or "pc-i440fx-7.2", or RISC-V\'s "virt", not "arm"',
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "16M"\ntype = "virt"',
+            'machine.harts: is missing: type "virt" has [machine.harts]',
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "16M"\n[machine.harts]\nroles = ["user"]',
+            'machine.harts: are of RISC-V: type = "virt", not "pc-i440fx-7.2"',
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "4K"\ntype = "virt"\n'
+            '[machine.harts]\nroles = ["user"]',
+            "machine.ram: must be at least 40960 bytes: the harts' program is there",
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "16M"\ntype = "virt"\n'
+            '[machine.harts]\nroles = ["user"]\n[[machine.load]]\ndirty_rate = 1',
+            "machine.load[0].offset: must be at least 40960: below is the harts' "
+            "program",
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "16M"\ntype = "virt"\n'
+            '[machine.harts]\nroles = ["never-started", "user"]',
+            'machine.harts.roles[0]: cannot be "never-started": hart 0 boots the guest',
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "16M"\ntype = "virt"\n'
+            '[machine.harts]\nroles = ["user", "idle"]',
+            'machine.harts.roles[1]: must be one of "user", "supervisor", "waiting", '
+            '"stopped", "never-started", not "idle"',
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "16M"\ntype = "virt"\n'
+            "[machine.harts]\nroles = []",
+            "machine.harts.roles: must have 1 to 32 values, not 0",
+        ),
+        (
+            f'{SERIAL}[machine]\nram = "16M"\ntype = "virt"\n'
+            '[machine.harts]\nroles = "user"',
+            'machine.harts.roles: must be a list, not "user"',
+        ),
+        (
+            f'transport = "rsocket"\n{SERIAL}',
+            "rsocket.address: is missing: the RDMA interface's "
+            '(address = "10.78.0.1")',
+        ),
+        (
+            f'{SERIAL}[rsocket]\nwait = "poll"',
+            'rsocket: does not go with transport = "memory"',
+        ),
+        (
+            f'transport = "rsocket"\n{SERIAL}[rsocket]\naddress = "10.78.0"',
+            'rsocket.address: must be an IPv4 address such as "10.78.0.1", not '
+            '"10.78.0"',
         ),
         (
             f'{SERIAL}[machine]\nram = "1M"\n[[machine.load]]\ndirty_rate = 1\n'
@@ -460,13 +513,17 @@ SEVERAL = {"device", "fault", "machine.load"}
 def complete(path: str, value: object) -> str:
     """Return a scenario that is whole, but for the one key that has ``value``."""
     table, _, key = path.rpartition(".")
+    machine = ['ram = "16M"']
+    if table == "machine.harts":
+        machine.append('type = "virt"')
     lines: dict[str, list[str]] = {
         "": [],
         "device": ['target = "serial"'],
         "fault": FAULT.partition("[[fault]]\n")[2].splitlines(),
         "link.flip": ["byte = 1"] if table == "link.flip" else [],
-        "machine": ['ram = "16M"'] if table.startswith("machine") else [],
+        "machine": machine if table.startswith("machine") else [],
         "machine.load": ["dirty_rate = 1"] if table == "machine.load" else [],
+        "machine.harts": ['roles = ["user"]'] if table == "machine.harts" else [],
     }
     lines.setdefault(table, [])
     kept = [line for line in lines[table] if not line.startswith(f"{key} =")]

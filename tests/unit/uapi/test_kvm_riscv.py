@@ -35,6 +35,30 @@ _RV64 = kvm.KVM_REG_RISCV | kvm.KVM_REG_SIZE_U64
             0x8020_0000_0500_0000,
         ),
         (_RV64 | kvm.KVM_REG_RISCV_FP_D | 31, 0x8030_0000_0600_001F),
+        (
+            kvm.KVM_REG_RISCV
+            | kvm.KVM_REG_SIZE_U32
+            | kvm.KVM_REG_RISCV_FP_D
+            | kvm.KVM_REG_RISCV_FP_D_FCSR,
+            0x8020_0000_0600_0020,
+        ),
+        (
+            _RV64 | kvm.KVM_REG_RISCV_CONFIG | kvm.KVM_REG_RISCV_CONFIG_SATP_MODE,
+            0x8030_0000_0100_0006,
+        ),
+        (
+            _RV64
+            | kvm.KVM_REG_RISCV_VECTOR
+            | kvm.KVM_RISCV_VECTOR_CSRS.index("vlenb"),
+            0x8030_0000_0900_0004,
+        ),
+        (
+            kvm.KVM_REG_RISCV
+            | kvm.KVM_REG_SIZE_U128
+            | kvm.KVM_REG_RISCV_VECTOR
+            | kvm.KVM_REG_RISCV_VECTOR_REG_0,
+            0x8040_0000_0900_0006,
+        ),
     ],
 )
 def test_ids_are_the_kernels(made: int, listed: int) -> None:

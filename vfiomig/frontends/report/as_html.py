@@ -10,6 +10,8 @@ from vfiomig.frontends.report.bars import bar_chart
 from vfiomig.frontends.report.page import page_of
 from vfiomig.frontends.report.parameters import command_of, parameters
 from vfiomig.frontends.report.parts import (
+    HART_HEADINGS,
+    hart_rows,
     machine_figures,
     pre_copy_words,
     rounds_words,
@@ -63,6 +65,8 @@ def _facts(report: RunReport) -> dict[str, object]:
         "rounds": [_round_row(one) for one in metrics.rounds],
         "digest_columns": [_DIGEST_COLUMNS[name] for name in taken],
         "devices": [_device_row(device, taken) for device in report.devices],
+        "hart_headings": HART_HEADINGS,
+        "harts": list(hart_rows(report)),
         "changes": [
             (time_text(c.at), c.party, plain(c.device), plain(c.device_state))
             for c in sorted(metrics.state_changes, key=lambda change: change.at)

@@ -36,6 +36,7 @@ def as_dict(report: RunReport) -> dict[str, object]:
         "reason": report.reason,
         "verified": "",
         "devices": _devices(report),
+        "harts": msgspec.to_builtins(report.harts),
         "metrics": {
             **msgspec.to_builtins(metrics),
             "downtime": metrics.downtime,

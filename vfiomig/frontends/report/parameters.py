@@ -6,6 +6,7 @@ import errno
 import shlex
 from typing import TYPE_CHECKING
 
+from vfiomig.frontends.link_scenario import RSOCKETS
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.units import bytes_text, rate_text, time_text
 from vfiomig.frontends.scenario import builtin_scenario
@@ -34,7 +35,7 @@ def parameters(scenario: Scenario) -> list[tuple[str, str]]:
         ("file", plain(str(scenario.file)) if scenario.file else "built-in"),
         ("seed", str(scenario.seed)),
         ("conduct", scenario.conduct),
-        ("transport", scenario.transport),
+        ("transport", _transport_text(scenario)),
         ("warm-up", f"{scenario.warm_up} units of guest traffic"),
         *_machine_rows(scenario),
         ("link", f"{rate_text(link.bandwidth)}, {time_text(link.latency)} one way"),
@@ -54,6 +55,12 @@ def parameters(scenario: Scenario) -> list[tuple[str, str]]:
     return [*rows, ("expected", scenario.expected.value)]
 
 
+def _transport_text(scenario: Scenario) -> str:
+    if scenario.transport not in RSOCKETS:
+        return scenario.transport
+    return f"{scenario.transport}, waits by {scenario.rsocket.wait}"
+
+
 def _machine_rows(scenario: Scenario) -> list[tuple[str, str]]:
     machine, given = scenario.machine, scenario.parameters
     if machine is None:
@@ -65,6 +72,10 @@ def _machine_rows(scenario: Scenario) -> list[tuple[str, str]]:
         rate = rate_text(load.dirty_rate)
         rows.append(("load", f"{rate} into {where}, {load.pattern}"))
     limit = rate_text(given.max_bandwidth) if given.max_bandwidth else "none"
+    if (harts := machine.harts) is not None:
+        policies = " to ".join(dict.fromkeys((harts.policy, harts.destination_policy)))
+        roles = ", ".join(role.value for role in harts.roles)
+        rows += [("harts", roles), ("registers synchronised", policies)]
     rows += [("QEMU's loop", machine.qemu), ("max-bandwidth", limit)]
     if given.auto_converge:
         rows.append(("auto-converge", "on"))

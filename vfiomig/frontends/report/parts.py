@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.units import bytes_text
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ def stop_and_copy_words(report: RunReport) -> tuple[str, str]:
     metrics = report.metrics
     devices, ram = metrics.stop_and_copy_device_bytes, metrics.stop_and_copy_ram_bytes
     rest = metrics.config_bytes + metrics.vmdesc_bytes
-    total = bytes_text(devices + ram + rest)
+    total = bytes_text(devices + ram + rest + metrics.hart_bytes)
     if report.scenario.machine is None:
         return total, ""
     parts = f"{bytes_text(ram)} of RAM, {bytes_text(devices)} of devices"
+    if metrics.hart_bytes:
+        parts += f", {bytes_text(metrics.hart_bytes)} of harts"
     return total, f"{parts}, {bytes_text(rest)} of configuration"
 
 
@@ -52,3 +55,20 @@ def machine_figures(report: RunReport) -> Iterator[tuple[str, str, str]]:
         syncs += f", the guest throttled by {metrics.cpu_throttle} %"
     yield "RAM", pages, syncs
     yield "status", " > ".join(each.status for each in metrics.statuses), ""
+
+
+HART_HEADINGS: Final = ("hart", "role", "at stop", "on arrival", "in U", "in S", "")
+
+
+def hart_rows(report: RunReport) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each hart, under `HART_HEADINGS`."""
+    for each in report.harts:
+        yield (
+            str(each.hart),
+            each.role,
+            each.source or "-",
+            each.destination or "-",
+            f"{each.retired_user:,}",
+            f"{each.retired_supervisor:,}",
+            plain(each.befell),
+        )

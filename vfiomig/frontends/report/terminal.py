@@ -15,6 +15,8 @@ from rich.text import Text
 from vfiomig.frontends.plain_text import plain
 from vfiomig.frontends.report.parameters import command_of
 from vfiomig.frontends.report.parts import (
+    HART_HEADINGS,
+    hart_rows,
     machine_figures,
     pre_copy_words,
     rounds_words,
@@ -80,6 +82,11 @@ def print_summary(report: RunReport, console: Console) -> None:
         _line(console, f"{what:<{_LABEL}}{figure}")
     _line(console, "")
     _table(console, _devices_table(report))
+    if report.harts:
+        _table(console, _harts_table(report))
+        for hart, *_, befell in hart_rows(report):
+            if befell:
+                _line(console, f"hart {hart}: {befell}")
     for note in report.notes:
         _line(console, f"note: {plain(note)}")
     if not report.ok:
@@ -162,6 +169,17 @@ def _devices_table(report: RunReport) -> Table:
         verdict = Text(device_words(device.verdict), _DEVICE_STYLES[device.verdict])
         digests = (_short(device.digests, name) for name in headings)
         table.add_row(Text(plain(device.name)), verdict, *digests)
+    return table
+
+
+def _harts_table(report: RunReport) -> Table:
+    table = _new_table()
+    *headings, _ = HART_HEADINGS  # what befell it may be long: a line of its own
+    for heading in headings:
+        is_count = heading in ("in U", "in S")
+        table.add_column(heading, justify="right" if is_count else "left", no_wrap=True)
+    for *cells, _ in hart_rows(report):
+        table.add_row(*cells)
     return table
 
 

@@ -10,6 +10,14 @@ from vfiomig.migration.transport.check import check_transport
 from vfiomig.migration.transport.check_channels import check_channels
 from vfiomig.migration.transport.faults import CutLink, FlipBit, Tee
 from vfiomig.migration.transport.memory import listen_memory, make_memory_pair
+from vfiomig.migration.transport.rsocket.model import RsocketModel
+from vfiomig.migration.transport.rsocket.stream import (
+    WAYS,
+    Rsockets,
+    connect_rsocket,
+    listen_rsocket,
+    make_rsocket_pair,
+)
 from vfiomig.migration.transport.stream_socket import SocketListener, SocketStream
 from vfiomig.migration.transport.tcp import connect_tcp, listen_tcp, make_tcp_pair
 from vfiomig.migration.transport.unix import connect_unix, listen_unix, make_unix_pair
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LISTENERS",
     "PAIRS",
+    "WAYS",
     "ByteStream",
     "ChannelsError",
     "CutLink",
@@ -27,17 +36,22 @@ __all__ = [
     "IncomingChannels",
     "Listener",
     "Pair",
+    "RsocketModel",
+    "Rsockets",
     "SocketListener",
     "SocketStream",
     "Tee",
     "check_channels",
     "check_transport",
+    "connect_rsocket",
     "connect_tcp",
     "connect_unix",
     "listen_memory",
+    "listen_rsocket",
     "listen_tcp",
     "listen_unix",
     "make_memory_pair",
+    "make_rsocket_pair",
     "make_tcp_pair",
     "make_unix_pair",
 ]
@@ -47,9 +61,11 @@ PAIRS: Final[Mapping[str, Callable[[], Pair]]] = {
     "memory": make_memory_pair,
     "unix": make_unix_pair,
     "tcp": make_tcp_pair,
+    "rsocket-model": lambda: make_rsocket_pair(RsocketModel()),
 }
 LISTENERS: Final[Mapping[str, Callable[[], Listener]]] = {
     "memory": listen_memory,
     "unix": listen_unix,
     "tcp": listen_tcp,
+    "rsocket-model": lambda: listen_rsocket(RsocketModel()),
 }

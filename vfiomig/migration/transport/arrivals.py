@@ -11,7 +11,7 @@ import selectors
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.migration.transport.channels import IncomingChannels
-from vfiomig.migration.transport.flow import Link, fail, receive, send
+from vfiomig.migration.transport.flow import Link, Patience, fail, receive, send
 from vfiomig.migration.transport.waiting import Waiting
 from vfiomig.protocol.multifd import InitialPacket, encode_initial
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 MAIN: Final = b"QEVM\0\0\0\3 and what follows"
 UUID: Final = bytes(range(16))
 PATIENCE: Final = 30  # seconds of a clock that nobody waits for
-# Rounds in which nothing comes: one to show a buffer and one to fill it are honest.
-_IDLE_ROUNDS: Final = 4
 
 Who = int | None  # a channel's number, None for the main one
 
@@ -49,9 +47,11 @@ class Bench:
         make: Callable[[], Listener],
         wait_seconds: float,
         opened: contextlib.ExitStack,
+        most: int,
     ) -> None:
         self._make = make
         self._opened = opened
+        self.most = most
         self.wait_seconds = wait_seconds
         self.clock = Clock()
         self.listener = self.listen()
@@ -71,14 +71,16 @@ class Bench:
     def accept(self, listener: Listener | None = None) -> ByteStream:
         """Wait for a connection, and accept it."""
         listener = listener or self.listener
-        stream = listener.accept()
-        if stream is None:
-            self.wait(listener)
-            stream = listener.accept()
-        if stream is None:
-            fail("no connection waits to be accepted")
+        patience = self.patience()
+        while (stream := listener.accept()) is None:
+            if not patience.wait(_readable(listener)):
+                fail(f"no connection waits to be accepted: {patience.end()}")
         self._opened.callback(close, stream)
         return stream
+
+    def await_connection(self) -> None:
+        """Wait until one waits to be accepted, where that can be waited for."""
+        _readable(self.listener).wait(self.wait_seconds)
 
     def pair(self) -> Pair:
         """Return both ends of one connection to a listener of its own."""
@@ -104,15 +106,9 @@ class Bench:
         """Return what moves bytes between two ends."""
         return Link(near, far, self.wait_seconds)
 
-    def wait(self, *readable: ByteStream | Listener | IncomingChannels) -> bool:
-        """Wait until one of them has something to read, with a limit."""
-        waiting = Waiting()
-        for each in readable:
-            if isinstance(each, IncomingChannels):
-                each.wait_on(waiting)
-            else:
-                waiting.add(each, selectors.EVENT_READ)
-        return waiting.wait(self.wait_seconds)
+    def patience(self) -> Patience:
+        """Return how long one wait may take."""
+        return Patience(self.wait_seconds)
 
 
 class Arrivals:
@@ -129,14 +125,16 @@ class Arrivals:
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Step until something holds, with a limit on every wait."""
-        idle = 0
+        patience = self._bench.patience()
         while not condition():
             moved = self.talk()
-            moved = self.channels.step() or moved
-            if moved:
-                idle = 0
-            elif (idle := idle + 1) > _IDLE_ROUNDS or not self._wait():
-                fail(f"{what}: nothing more comes")
+            if self.channels.step() or moved:
+                patience = self._bench.patience()
+                continue
+            waiting = Waiting()
+            self.channels.wait_on(waiting)
+            if not patience.wait(waiting):
+                fail(f"{what}: nothing more comes: {patience.end()}")
 
     def has(self, who: Who) -> bool:
         """Tell whether a channel has come."""
@@ -170,12 +168,11 @@ class Arrivals:
         return arrived
 
     def _receive(self, far: ByteStream, room: bytearray) -> int | None:
-        for _ in range(_IDLE_ROUNDS):
-            if (count := receive(far, memoryview(room))) is not None:
-                return count
-            if not self.talk():
-                self._bench.wait(far)
-        return None
+        patience = self._bench.patience()
+        while (count := receive(far, memoryview(room))) is None:
+            if not self.talk() and not patience.wait(_readable(far)):
+                return None
+        return count
 
     def talk(self) -> bool:
         """Let everyone say what is taken now; return whether anything was."""
@@ -189,9 +186,6 @@ class Arrivals:
                 del self._unsaid[name]
         return moved
 
-    def _wait(self) -> bool:
-        return self._bench.wait(self.channels)
-
 
 def words_of(channel: int) -> bytes:
     """Return what a multifd channel of this migration says first."""
@@ -201,6 +195,12 @@ def words_of(channel: int) -> bytes:
 def name_of(who: Who) -> str:
     """Return what to call a channel."""
     return "the main channel" if who is None else f"channel {who}"
+
+
+def _readable(stream: ByteStream | Listener) -> Waiting:
+    waiting = Waiting()
+    waiting.add(stream, selectors.EVENT_READ)
+    return waiting
 
 
 def close(opened: ByteStream | Listener | IncomingChannels) -> None:

@@ -12,6 +12,9 @@ Rule 3: one thread at a time holds a pair of ends.
 
 Rule 4: what no selector can wait on has a wait of its own, ``poll`` (see `Poll`), and
 no ``fileno()``.
+
+Rule 5: a stream may move rows too, bytes that lie in two memories by turns (see
+`rows.RowStream`).  For one that does not, or that wraps another, they are joined.
 """
 
 from __future__ import annotations

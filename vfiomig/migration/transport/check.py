@@ -11,7 +11,9 @@ import mmap
 import random
 from typing import TYPE_CHECKING, Final
 
+from vfiomig.migration.transport.check_rows import ROW_CLAIMS
 from vfiomig.migration.transport.flow import Flow, Link, fail, receive, send
+from vfiomig.migration.transport.rows import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,15 +33,19 @@ _PAGE: Final = 4096
 def check_transport(
     make_pair: Callable[[], Pair], *, wait_seconds: float = 5.0
 ) -> None:
-    """Hold a transport to everything that ByteStream promises.
+    """Hold a transport to everything that ByteStream promises, and RowStream, if it is.
 
     ``make_pair`` returns two fresh, connected ends; it is called once for each claim.
     ``wait_seconds`` is how long one wait for a descriptor may take. Needs no test
     runner and prints nothing. Raises AssertionError that names the broken claim. A
     transport whose calls block is the one fault that hangs it.
     """
-    for claim in _CLAIMS:
+    moves_rows = False
+    for claim in (*_CLAIMS, *ROW_CLAIMS):
+        if claim in ROW_CLAIMS and not moves_rows:
+            break
         near, far = make_pair()
+        moves_rows = rows_of(near) is not None and rows_of(far) is not None
         try:
             claim(Link(near, far, wait_seconds))
         except Exception as error:

@@ -1,7 +1,8 @@
 """Moving bytes between two ends by calls that do not block, for the suite in check.py.
 
-Nothing waits without a limit.  Where no byte moves, the ends' descriptors are waited
-for; where there is none, a link that stands still for a few rounds does so for ever.
+Nothing waits without a limit.  Where no byte moves, the ends are waited for, so many
+seconds at most, however often they are ready in vain; where there is nothing to wait
+for, a link that stands still for a few rounds does so for ever.
 Whatever an end answers is judged here: AssertionError says what was seen.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import selectors
-from typing import TYPE_CHECKING, Final, NoReturn
+import time
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from vfiomig.migration.transport.waiting import Waiting
 
@@ -20,8 +22,53 @@ if TYPE_CHECKING:
 
 # Rounds in which nothing moves: one to post a buffer and one to fill it are honest.
 _IDLE_ROUNDS: Final = 4
-# A descriptor may say "ready" for a call that then moves nothing.
-_VAIN_ROUNDS: Final = 10_000
+
+
+class Patience:
+    """How long nothing may move: seconds, or rounds without anything to wait for.
+
+    A stream may say "ready" for a call that then moves nothing, and one that is to be
+    called again to see always does.  So it is the time that counts.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._limit: float | None = None
+        self._rounds = 0
+
+    def wait(self, waiting: Waiting) -> bool:
+        """Wait after a round in which nothing moved; False when it was the last."""
+        if waiting.is_empty:
+            self._rounds += 1
+            return self._rounds < _IDLE_ROUNDS
+        now = time.monotonic()
+        if self._limit is None:
+            self._limit = now + self._seconds
+        return now < self._limit and waiting.wait(self._limit - now)
+
+    def end(self) -> str:
+        """Say how long it was."""
+        if self._rounds:
+            return f"nothing moved in {self._rounds} rounds of calls"
+        return f"nothing moved within {self._seconds} s"
+
+
+class Moving(Protocol):
+    """Bytes that go one way."""
+
+    source: ByteStream
+    sink: ByteStream
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the source took everything."""
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the sink got everything."""
+
+    def step(self) -> bool:
+        """Offer a piece and ask for one; return whether any byte moved."""
 
 
 class Flow:
@@ -89,7 +136,7 @@ class Link:
         self.back: Pair = far, near
         self._wait_seconds = wait_seconds
 
-    def move(self, *flows: Flow) -> None:
+    def move(self, *flows: Moving) -> None:
         """Alternate the flows until all bytes of all of them have arrived."""
         while not all(flow.has_arrived for flow in flows):
             self._go_on(
@@ -124,16 +171,10 @@ class Link:
         writers: Sequence[ByteStream] = (),
     ) -> None:
         """Call ``step`` until it returns True, and wait where it returns False."""
-        for vain in range(1, _VAIN_ROUNDS + 1):
-            if step():
-                return
-            waiting = _all_of(readers, writers)
-            if not waiting.is_empty:
-                if not waiting.wait(self._wait_seconds):
-                    fail(f"nothing moved within {self._wait_seconds} s")
-            elif vain == _IDLE_ROUNDS:
-                fail(f"nothing moved in {_IDLE_ROUNDS} rounds of calls")
-        fail(f"nothing moved in {_VAIN_ROUNDS} rounds of calls")
+        patience = Patience(self._wait_seconds)
+        while not step():
+            if not patience.wait(_all_of(readers, writers)):
+                fail(patience.end())
 
 
 def send(stream: ByteStream, data: memoryview) -> int:

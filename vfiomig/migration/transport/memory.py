@@ -17,6 +17,13 @@ import errno
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
+from vfiomig.migration.transport.rows import (
+    Span,
+    copy,
+    require_room,
+    require_writable,
+)
+
 if TYPE_CHECKING:
     from vfiomig.migration.transport.base import Pair
 
@@ -71,7 +78,7 @@ class MemoryListener:
 
 
 class MemoryStream:
-    """One end of a link within this process; a ByteStream."""
+    """One end of a link within this process; a ByteStream that moves rows too."""
 
     def __init__(self, outgoing: _Lane, incoming: _Lane) -> None:
         self._outgoing = outgoing
@@ -99,6 +106,18 @@ class MemoryStream:
             _refuse_closed()
         return self._incoming.take(buffer)
 
+    def send_rows(self, span: Span) -> int:
+        """Copy into what the peer posted, rows or a buffer; answers as `send`."""
+        if self._closed:
+            _refuse_closed()
+        return self._outgoing.fill(span)
+
+    def receive_rows(self, span: Span) -> int | None:
+        """Post rows, or say how many bytes came; answers as `receive_into`."""
+        if self._closed:
+            _refuse_closed()
+        return self._incoming.take(span)
+
     def finish(self) -> None:
         """Send no more: the peer reads what its buffer holds, then the end."""
         self._outgoing.finish()
@@ -117,13 +136,13 @@ class _Lane:
     """One direction: the buffer its reader posted, and which of the two has left."""
 
     def __init__(self) -> None:
-        self._posted: memoryview | None = None
-        self._given: memoryview | None = None
+        self._posted: memoryview | Span | None = None
+        self._given: memoryview | Span | None = None
         self._filled = 0
         self._finished = False
         self._abandoned = False
 
-    def fill(self, data: memoryview) -> int:
+    def fill(self, data: memoryview | Span) -> int:
         """Copy what fits from ``data`` to behind what the posted buffer holds."""
         if self._finished:
             raise BrokenPipeError(errno.EPIPE, "this end has finished sending")
@@ -133,15 +152,13 @@ class _Lane:
             return 0
         start = self._filled
         count = min(len(data), len(self._posted) - start)
-        self._posted[start : start + count] = data[:count]
+        copy(self._posted[start : start + count], data[:count])
         self._filled = start + count
         return count
 
-    def take(self, buffer: memoryview) -> int | None:
+    def take(self, buffer: memoryview | Span) -> int | None:
         """Answer the reader: bytes in ``buffer``, 0 at the end, None after posting."""
-        if not buffer:
-            message = "a buffer to receive into must have room for a byte"
-            raise ValueError(message)
+        require_room(buffer)
         if self._filled:
             if buffer is not self._given and not self._is_posted(buffer):
                 self._refuse_another()
@@ -150,13 +167,11 @@ class _Lane:
             return count
         if self._finished:
             return 0
-        if buffer.readonly:
-            message = "a buffer to receive into must be writable"
-            raise TypeError(message)
+        require_writable(buffer)
         self._release()
         self._given = buffer
         # A view of our own: the caller's may be released, or end with its expression.
-        self._posted = memoryview(buffer)
+        self._posted = buffer[:]
         return None
 
     def finish(self) -> None:
@@ -183,13 +198,15 @@ class _Lane:
             self._posted.release()
             self._posted = self._given = None
 
-    def _is_posted(self, buffer: memoryview) -> bool:
+    def _is_posted(self, buffer: memoryview | Span) -> bool:
         """Tell whether another view is of the same memory."""
         return self._posted is not None and _place(buffer) == _place(self._posted)
 
 
-def _place(buffer: memoryview) -> tuple[int, int]:
+def _place(buffer: memoryview | Span) -> tuple[int, ...]:
     """Return where a writable view lies in memory, and its size in bytes."""
+    if isinstance(buffer, Span):
+        return id(buffer.rows), buffer.start, buffer.end
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer)), buffer.nbytes
 
 

@@ -15,16 +15,25 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vfiomig.migration.transport.rows import require_room, require_writable
+from vfiomig.migration.transport.socket_rows import SocketRows
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vfiomig.migration.transport.rows import Span
+
 
 class SocketStream:
-    """One end of a connected SOCK_STREAM socket; a ByteStream that owns the socket."""
+    """One end of a connected SOCK_STREAM socket; a ByteStream that owns the socket.
+
+    It moves rows too (`rows.RowStream`).
+    """
 
     def __init__(self, connected: socket.socket) -> None:
         connected.settimeout(0)
         self._socket = connected
+        self._rows = SocketRows()
 
     def send(self, data: memoryview) -> int:
         """Hand bytes to the kernel; 0 when its buffer is full (EAGAIN).
@@ -49,13 +58,29 @@ class SocketStream:
         for a buffer without room or when this end is closed.
         """
         self._require_open()
-        if not buffer:
-            message = "a buffer to receive into must have room for a byte"
-            raise ValueError(message)
+        require_room(buffer)
         try:
             return self._socket.recv_into(buffer)
         except BlockingIOError:
             return None
+
+    def send_rows(self, span: Span) -> int:
+        """Hand bytes of rows to the kernel; raises as `send`."""
+        if (number := self._socket.fileno()) < 0:
+            self._require_open()
+        return self._rows.send(number, span) or 0
+
+    def receive_rows(self, span: Span) -> int | None:
+        """Read what the kernel holds into rows; raises as `receive_into`.
+
+        TypeError for rows that are read-only.
+        """
+        if (number := self._socket.fileno()) < 0:
+            self._require_open()
+        if span.rows.readonly or span.start == span.end:
+            require_room(span)
+            require_writable(span)
+        return self._rows.receive(number, span)
 
     def finish(self) -> None:
         """Shut the sending half down (SHUT_WR)."""

@@ -13,7 +13,7 @@ from vfiomig.migration.transport.stream_socket import SocketListener, SocketStre
 if TYPE_CHECKING:
     from vfiomig.migration.transport.base import Pair
 
-_SEND_BUFFER: Final = 1 << 20
+_SEND_BUFFER: Final = 2 << 20
 _LONGEST: Final = 107  # sun_path of unix(7), less the NUL
 
 
@@ -60,7 +60,7 @@ def connect_unix(address: str | bytes) -> SocketStream:
 
 
 def _make_room(end: socket.socket) -> None:
-    """Let the kernel take a batch of pages at once, as far as it allows (wmem_max)."""
+    """Let the kernel take what one call sends, as far as it allows (wmem_max)."""
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
 

@@ -43,9 +43,11 @@ class Waiting:
         self._events[number] = self._events.get(number, 0) | event
 
     def wait(self, seconds: float) -> bool:
-        """Wait until one of them can go on; False if none did in that time.
+        """Wait until one of them may go on; False if none could in that time.
 
-        At once where there is nothing to wait for.
+        At once where there is nothing to wait for.  A stream that is called again to
+        see (`Poll`) is one that may go on, so that who waits in vain has to look at the
+        time as well.
         """
         if self.is_empty:
             return False
@@ -57,11 +59,15 @@ class Waiting:
             return self._wait_in_turns(selector, time.monotonic() + seconds)
 
     def _wait_in_turns(self, selector: selectors.BaseSelector, limit: float) -> bool:
+        slice_ = 0.0  # at first nobody waits: another may be ready
         while True:
-            for poll, event in self._polls:
-                if poll(event, _SLICE):
-                    return True
             if self._events and selector.select(0):
                 return True
-            if time.monotonic() >= limit:
+            for poll, event in self._polls:
+                if poll(event, slice_):
+                    return True
+            left = limit - time.monotonic()
+            if left <= 0:
                 return False
+            is_alone = len(self._polls) == 1 and not self._events
+            slice_ = left if is_alone else min(left, _SLICE)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PAGE_SIZE: Final = 4096
 _WORD: Final = 8
 _FULL: Final = _WORD + PAGE_SIZE
+FULL_SIZE: Final = _FULL  # of a full page that continues its block
 _ZERO: Final = _WORD + 1
 _FLAGS: Final = PAGE_SIZE - 1
 _BE64: Final = np.dtype(">u8")
@@ -55,6 +56,12 @@ class Encoded(NamedTuple):
     zero_pages: int
 
 
+def full_words(first: int, count: int) -> NDArray[np.uint8]:
+    """Return what stands before full pages that continue their block, (count, 8)."""
+    words = np.arange(first, first + count, dtype=np.uint64) * PAGE_SIZE | _FULL_AGAIN
+    return words.astype(_BE64).view(np.uint8).reshape(count, _WORD)
+
+
 class PageEncoder:
     """Writes pages of one block after another into a room of its own, ``pages`` long.
 
@@ -65,6 +72,10 @@ class PageEncoder:
         self._view = memoryview(bytearray(pages * LARGEST_PAGE))
         self._room = np.frombuffer(self._view, np.uint8)
         self._last_block = ""
+
+    def continues(self, block: str) -> bool:
+        """Tell whether the last page was of this block."""
+        return block == self._last_block
 
     def encode(
         self, block: str, ram: PageTable, numbers: PageNumbers, zero: Flags, limit: int

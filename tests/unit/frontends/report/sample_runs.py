@@ -6,21 +6,24 @@ import dataclasses
 from pathlib import Path
 
 from vfiomig.frontends.device_scenario import DeviceSpec
+from vfiomig.frontends.hart_scenario import HartsSpec
+from vfiomig.frontends.link_scenario import Flip
 from vfiomig.frontends.machine_scenario import LoadSpec, MachineSpec
 from vfiomig.frontends.run_report import (
     Death,
     DeviceReport,
     Digests,
+    HartReport,
     RunReport,
     Verdict,
 )
 from vfiomig.frontends.scenario import (
     Fault,
-    Flip,
     Scenario,
     builtin_scenario,
 )
 from vfiomig.migration.metrics import Metrics, Outcome, Round, StateChange, StatusChange
+from vfiomig.vm.riscv.program import Role
 
 MS = 10**6
 MIB = 1 << 20
@@ -177,16 +180,36 @@ def everything() -> RunReport:
         load_bandwidth=1 << 30,
         faults=(fault,),
         machine=MachineSpec(
-            type="pc-i440fx-7.2",
+            type="virt",
             ram=64 * MIB,
             filled=16 * MIB,
             qemu="7.2",
             loads=(
                 LoadSpec(dirty_rate=MIB, working_set=MIB, offset=0, pattern="stride"),
             ),
+            harts=HartsSpec(
+                roles=(Role.USER, Role.STOPPED),
+                policy="all-runnable",
+                destination_policy="mp-state",
+                mp_state=True,
+                destination_mp_state=True,
+                instructions=1_000_000,
+                run_on=20_000_000,
+            ),
         ),
     )
     report.notes = ["close: port: EIO (Input/output error)"]
+    report.harts = [
+        HartReport(
+            hart=0,
+            role="user",
+            source="U, runnable",
+            destination="S, runnable",
+            retired_user=0,
+            retired_supervisor=24,
+            befell="panic: instruction page fault at 0x10000",
+        )
+    ]
     return report
 
 
@@ -204,6 +227,7 @@ def hostile(text: str) -> RunReport:
     report.reason, report.notes, report.lost = text, [text], [text]
     for one, name in zip(report.devices, names, strict=True):
         one.name, one.target, one.reason = name, text, text
+    report.harts[0].befell = text
     report.metrics.state_changes = [
         StateChange(at=7, party="source", device=text, device_state=text)
     ]
