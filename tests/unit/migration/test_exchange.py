@@ -89,7 +89,7 @@ def test_what_is_sent_arrives_whatever_the_pieces(pair: Pair, piece: int) -> Non
 
 
 def test_more_than_a_kernel_holds_arrives(pair: Pair) -> None:
-    huge = bytes(3 << 20)
+    huge = bytes(12 << 20)
     _, arrived = run(send(huge), receive_all(1 << 20), pair)
     assert len(arrived) == len(huge)
 

@@ -233,8 +233,10 @@ def _one_that_ends_before_it_said_which_it_is_is_refused(bench: Bench) -> None:
 
 def _one_that_says_nothing_is_refused_in_time(bench: Bench) -> None:
     incoming = bench.incoming(2)
-    main, silent = bench.connect(), bench.connect()
+    main = bench.connect()
     incoming.speak(main, None)
+    silent = bench.connect()
+    bench.await_connection()
     incoming.channels.step()
     bench.clock.now += PATIENCE
     reason = f"connection 2: it did not say in {PATIENCE} s"

@@ -13,7 +13,7 @@ from vfiomig.migration.transport.stream_socket import SocketListener, SocketStre
 if TYPE_CHECKING:
     from vfiomig.migration.transport.base import Pair
 
-_SEND_BUFFER: Final = 2 << 20
+_SEND_BUFFER: Final = 4 << 20
 _LONGEST: Final = 107  # sun_path of unix(7), less the NUL
 
 

@@ -127,22 +127,27 @@ class InTurns:
         """Return None: there is nothing."""
 
     def poll(self, number: int, event: int, seconds: float) -> bool:
-        """Wait until that socket, or another that connects, has changed."""
+        """Wait until that socket has changed; those that connect go on meanwhile."""
         self.go_on()
         if self._yields:
             return True
         if number in self._connecting:
             return bool(self._connect(seconds))
-        return bool(self._connect(seconds, (number, flags_of(event))))
+        limit = time.monotonic() + seconds
+        while ready := self._connect(seconds, (number, flags_of(event))):
+            if number in ready:
+                return True
+            seconds = max(0.0, limit - time.monotonic())
+        return False
 
-    def _connect(self, seconds: float = 0, *others: tuple[int, int]) -> int:
-        """Make steps of those that connect; return how many of all have changed."""
+    def _connect(self, seconds: float = 0, *others: tuple[int, int]) -> list[int]:
+        """Make steps of those that connect; return which of all have changed."""
         watched = [*others, *((each, select.POLLOUT) for each in self._connecting)]
         ready = ask(self._library, watched, seconds)
         for number, _ in ready:
             if (action := self._connecting.pop(number, None)) is not None:
                 action()
-        return len(ready)
+        return [number for number, _ in ready]
 
 
 def ask(
