@@ -1,6 +1,6 @@
 """KVM's registers of a RISC-V vCPU, and its mp_state.
 
-Source: <asm/kvm.h> of RISC-V and <linux/kvm.h>, Linux 6.16.
+Source: <asm/kvm.h> and <asm/ptrace.h> of RISC-V and <linux/kvm.h>, Linux 6.16.
 
 An id of ONE_REG is architecture | size | type | subtype | index, in the bits that the
 masks name.  The index is the place in the structure of that type, in elements.
@@ -36,8 +36,16 @@ KVM_REG_RISCV_CSR: Final = 3 << KVM_REG_RISCV_TYPE_SHIFT
 KVM_REG_RISCV_TIMER: Final = 4 << KVM_REG_RISCV_TYPE_SHIFT
 KVM_REG_RISCV_FP_F: Final = 5 << KVM_REG_RISCV_TYPE_SHIFT
 KVM_REG_RISCV_FP_D: Final = 6 << KVM_REG_RISCV_TYPE_SHIFT
+KVM_REG_RISCV_VECTOR: Final = 9 << KVM_REG_RISCV_TYPE_SHIFT
 
 KVM_REG_RISCV_CSR_GENERAL: Final = 0 << KVM_REG_RISCV_SUBTYPE_SHIFT
+
+# struct kvm_riscv_config
+KVM_REG_RISCV_CONFIG_ISA: Final = 0
+KVM_REG_RISCV_CONFIG_MVENDORID: Final = 2
+KVM_REG_RISCV_CONFIG_MARCHID: Final = 3
+KVM_REG_RISCV_CONFIG_MIMPID: Final = 4
+KVM_REG_RISCV_CONFIG_SATP_MODE: Final = 6
 
 # struct kvm_riscv_core: 0 is pc, 1 to 31 are x1 to x31, then the mode.
 KVM_REG_RISCV_CORE_PC: Final = 0
@@ -67,6 +75,14 @@ KVM_REG_RISCV_TIMER_COMPARE: Final = 2
 KVM_REG_RISCV_TIMER_STATE: Final = 3
 KVM_RISCV_TIMER_STATE_OFF: Final = 0
 KVM_RISCV_TIMER_STATE_ON: Final = 1
+
+# struct __riscv_f_ext_state and __riscv_d_ext_state: behind f[32].
+KVM_REG_RISCV_FP_F_FCSR: Final = 32
+KVM_REG_RISCV_FP_D_FCSR: Final = 32
+
+# struct __riscv_v_ext_state, up to its pointer; behind that stand v0 to v31.
+KVM_RISCV_VECTOR_CSRS: Final = ("vstart", "vl", "vtype", "vcsr", "vlenb")
+KVM_REG_RISCV_VECTOR_REG_0: Final = 6
 
 # struct kvm_mp_state: RISC-V has these two of KVM's.
 KVM_MP_STATE_RUNNABLE: Final = 0

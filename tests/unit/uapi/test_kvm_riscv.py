@@ -47,9 +47,7 @@ _RV64 = kvm.KVM_REG_RISCV | kvm.KVM_REG_SIZE_U64
             0x8030_0000_0100_0006,
         ),
         (
-            _RV64
-            | kvm.KVM_REG_RISCV_VECTOR
-            | kvm.KVM_RISCV_VECTOR_CSRS.index("vlenb"),
+            _RV64 | kvm.KVM_REG_RISCV_VECTOR | kvm.KVM_RISCV_VECTOR_CSRS.index("vlenb"),
             0x8030_0000_0900_0004,
         ),
         (

@@ -28,11 +28,14 @@ from vfiomig.protocol.qemu_stream.riscv_cpu_state import (
     MP_STATE,
     OUR_FIELDS,
     TIMER,
+    VECTOR,
     CpuLayout,
     KvmTimer,
     MpStatePlace,
     RiscvCpu,
+    Vectors,
     subsections_of,
+    vectors_of,
     vm_state,
 )
 from vfiomig.protocol.qemu_stream.vmstate import size_of
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import TypeAlias
 
-    from vfiomig.protocol.qemu_stream.records import VmState
+    from vfiomig.protocol.qemu_stream.records import Field, VmState
 
     _Result = TypeVar("_Result")
     _Values: TypeAlias = dict[str, int | tuple[int, ...]]
@@ -55,6 +58,7 @@ __all__ = [
     "KvmTimer",
     "MpStatePlace",
     "RiscvCpu",
+    "Vectors",
     "describe",
     "full_section",
     "read_rest",
@@ -119,7 +123,7 @@ def read_rest(
 
 class _Subsection(NamedTuple):
     position: int  # of its first byte
-    values: dict[str, int]
+    values: _Values
 
 
 class _Reader:
@@ -215,7 +219,7 @@ class _Place(NamedTuple):
         return found if self.is_array else found[0]
 
 
-_CODES: Final = {"uint8": "B", "uint32": "I", "uint64": "Q"}
+_CODES: Final = {"bool": "B", "uint8": "B", "uint32": "I", "uint64": "Q"}
 
 
 @functools.cache
@@ -224,35 +228,48 @@ def _base(layout: CpuLayout) -> tuple[dict[str, _Place], int]:
     ours = {f"env.{name}" for name in (*OUR_FIELDS, "mp_state")}
     places, offset = {}, 0
     for each in vm_state(RiscvCpu(), layout).fields:
-        is_array = isinstance(each.value, tuple)
-        count = len(each.value) if isinstance(each.value, tuple) else 1
         if each.name in ours:
-            numbers = struct.Struct(f">{count}{_CODES[each.type]}")
-            name = each.name.removeprefix("env.")
-            places[name] = _Place(numbers, offset, is_array)
-        offset += count * each.size
+            places[each.name.removeprefix("env.")] = _place(each, offset)
+        offset += _count(each) * each.size
     return places, offset
+
+
+def _place(of: Field, offset: int) -> _Place:
+    numbers = struct.Struct(f">{_count(of)}{_CODES[of.type]}")
+    return _Place(numbers, offset, isinstance(of.value, tuple))
+
+
+def _count(of: Field) -> int:
+    return len(of.value) if isinstance(of.value, tuple) else 1
 
 
 @functools.cache
 def _known(layout: CpuLayout) -> dict[str, VmState]:
     """Return a state of each subsection that a layout has."""
-    full = RiscvCpu(timer=KvmTimer(0, 0, 0), mp_state=0)
+    full = RiscvCpu(timer=KvmTimer(0, 0, 0), mp_state=0, vector=Vectors())
     return {state.vmsd_name or "": state for state in subsections_of(full, layout)}
 
 
-def _numbers(state: VmState, data: bytes | bytearray | memoryview) -> dict[str, int]:
+def _numbers(state: VmState, data: bytes | bytearray | memoryview) -> _Values:
     """Return the fields of a subsection, by their names."""
-    codes = "".join(_CODES[each.type] for each in state.fields)
-    names = (each.name.removeprefix("env.") for each in state.fields)
-    return dict(zip(names, struct.unpack(f">{codes}", data), strict=True))
+    found, offset = {}, 0
+    for each in state.fields:
+        found[each.name.removeprefix("env.")] = _place(each, offset).value(data)
+        offset += _count(each) * each.size
+    return found
 
 
-def _cpu(values: _Values, subsections: dict[str, dict[str, int]]) -> RiscvCpu:
-    timer = subsections.get(TIMER)
-    mp_state = subsections.get(MP_STATE, {}).get("kvm_mp_state")
-    return RiscvCpu(
-        senvcfg=subsections.get(ENVCFG, {}).get("senvcfg", 0),
-        timer=KvmTimer(*timer.values()) if timer else None,
-        **({"mp_state": mp_state} | values),  # type: ignore[arg-type]
-    )
+def _cpu(values: _Values, subsections: dict[str, _Values]) -> RiscvCpu:
+    timer, vector = subsections.get(TIMER), subsections.get(VECTOR)
+    told: dict[str, object] = {
+        "senvcfg": subsections.get(ENVCFG, {}).get("senvcfg", 0),
+        "mp_state": subsections.get(MP_STATE, {}).get("kvm_mp_state"),
+        "timer": KvmTimer(*timer.values()) if timer else None,  # type: ignore[arg-type]
+        "vector": _vectors(vector) if vector else None,
+    }
+    return RiscvCpu(**(told | values))  # type: ignore[arg-type]
+
+
+def _vectors(values: _Values) -> Vectors:
+    vtype, vl, vstart = values["vtype"], values["vl"], values["vstart"]
+    return vectors_of(values["vreg"], vtype, vl, vstart)  # type: ignore[arg-type]

@@ -3,18 +3,24 @@
 Rule 1: every field of the base state is there, in QEMU's order and width.  What we do
 not model has the value that it has after a reset; on loading it is skipped.
 
-Rule 2: the CPU is ``host`` without PMP, triggers (``debug=off``) and vectors, so that
-of the subsections there are ``cpu/kvmtimer``, ``cpu/envcfg`` and, since version 12,
-``cpu/kvm-mp-state``.
+Rule 2: the CPU is ``host`` without PMP and triggers (``debug=off``), so that of the
+subsections there are ``cpu/kvmtimer``, ``cpu/envcfg`` and, since version 12,
+``cpu/kvm-mp-state``; under KVM ``cpu/vector`` as well, if misa has V.  What misa says
+on loading we do not read: it has V where that subsection is.
+
+Rule 3: nothing here is fcsr, and nothing vcsr: QEMU gets neither of KVM.  Its own
+``frm``, ``vxrm`` and ``vxsat`` are what a reset leaves.
 
 Sources: QEMU 11.0.0, target/riscv/machine.c (version 11); version 12 is of the series
 "Preserve MP state across migration" of August 2026.  Where its subsection stands among
-the others is our guess: behind the timer's, KVM's other one.
+the others is our guess: behind the timer's, KVM's other one.  Which vector registers
+QEMU gets and puts is said in target/riscv/kvm/kvm-cpu.c.
 """
 
 from __future__ import annotations
 
 import enum
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from vfiomig.protocol.qemu_stream.records import Field
 
 IDSTR: Final = "cpu"
+VECTOR: Final = "cpu/vector"
 TIMER: Final = "cpu/kvmtimer"
 ENVCFG: Final = "cpu/envcfg"
 MP_STATE: Final = "cpu/kvm-mp-state"
@@ -54,12 +61,24 @@ class KvmTimer(NamedTuple):
     state: int
 
 
+class Vectors(NamedTuple):
+    """The vector unit of a vCPU, as far as QEMU has it.
+
+    ``v`` of up to 1024 bits each (RV_VLEN_MAX), ``vtype`` of 64, the others of 32.
+    """
+
+    v: tuple[int, ...] = (0,) * 32
+    vtype: int = 0
+    vl: int = 0
+    vstart: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiscvCpu:
     """One CPU's values in the stream, by QEMU's names of them.
 
-    64 bits each, but for ``scounteren`` (32) and ``priv`` (8).  ``timer`` or
-    ``mp_state`` of ``None`` was not sent.
+    64 bits each, but for ``scounteren`` (32) and ``priv`` (8).  ``timer``, ``mp_state``
+    or ``vector`` of ``None`` was not sent; without ``vector`` misa has no V.
     """
 
     gpr: tuple[int, ...] = (0,) * 32
@@ -80,6 +99,7 @@ class RiscvCpu:
     senvcfg: int = 0
     timer: KvmTimer | None = None
     mp_state: int | None = None
+    vector: Vectors | None = None
 
 
 # --- what is where -----------------------------------------------------------------
@@ -88,13 +108,14 @@ class RiscvCpu:
 class _Row(NamedTuple):
     """A field: where a value of ours is its value, it says so; else what a reset sets.
 
-    A tuple is an array.
+    A tuple is an array.  ``has_v``: it is misa, which has V where that is.
     """
 
     name: str
     type: str
     reset: int | tuple[int, ...] = 0
     is_ours: bool = False
+    has_v: bool = False
 
 
 # Major interrupts by falling default priority: the AIA specification, where the first
@@ -118,9 +139,14 @@ _NO_RESERVATION: Final = (1 << 64) - 1  # load_res: none
 _PRIV_1_13: Final = 3
 _RV64: Final = 2
 _RV64GC: Final = sum(1 << (ord(letter) - ord("A")) for letter in "IMAFDC")
+_RVV: Final = 1 << (ord("V") - ord("A"))
+_VEXT_1_0: Final = 0x1_0000  # what QEMU begins with, whether there is V or not
 _SGEIP: Final = 1 << 12
 _RESET_VECTOR: Final = 0x1000
 _COUNTERS: Final = 32
+_LONGEST_VECTOR: Final = 128  # bytes: RV_VLEN_MAX
+_VILL: Final = 1  # a reset sets it, and under KVM nobody clears it
+_VECTOR_WORDS: Final = struct.Struct(f"<{32 * _LONGEST_VECTOR // 8}Q")
 
 _PMU_COUNTER: Final = VmState(
     vmsd_name="cpu/pmu",
@@ -148,11 +174,11 @@ _BEFORE_PMU: Final = (
     _Row("badaddr", "uint64"),
     _Row("guest_phys_fault_addr", "uint64"),
     _Row("priv_ver", "uint32", _PRIV_1_13),
-    _Row("vext_ver", "uint32"),
+    _Row("vext_ver", "uint32", _VEXT_1_0),
     _Row("misa_mxl", "uint32", _RV64),
-    _Row("misa_ext", "uint32", _RV64GC),
+    _Row("misa_ext", "uint32", _RV64GC, has_v=True),
     _Row("unused", "unused_buffer"),
-    _Row("misa_ext_mask", "uint32", _RV64GC),
+    _Row("misa_ext_mask", "uint32", _RV64GC, has_v=True),
     _own("priv", "uint8"),
     _Row("virt_enabled", "bool"),
     _Row("resetvec", "uint64", _RESET_VECTOR),
@@ -219,12 +245,16 @@ def _field(row: _Row, cpu: RiscvCpu) -> Field:
     if row.type == "unused_buffer":
         return field(row.name, row.type, bytes(4))
     value = getattr(cpu, row.name) if row.is_ours else row.reset
+    if row.has_v and cpu.vector is not None:
+        value = _RV64GC | _RVV
     return field(f"env.{row.name}", row.type, value)
 
 
 def subsections_of(cpu: RiscvCpu, layout: CpuLayout) -> tuple[VmState, ...]:
     """Return the subsections that are sent of a CPU, in their order."""
     found = []
+    if cpu.vector is not None:
+        found.append(_vector(cpu.vector))
     if cpu.timer is not None:
         pairs = zip(KvmTimer._fields, cpu.timer, strict=True)
         named = {f"kvm_timer_{name}": value for name, value in pairs}
@@ -240,3 +270,42 @@ def subsections_of(cpu: RiscvCpu, layout: CpuLayout) -> tuple[VmState, ...]:
 def _subsection(name: str, version: int, type_: str, values: dict[str, int]) -> VmState:
     fields = tuple(field(f"env.{key}", type_, value) for key, value in values.items())
     return VmState(vmsd_name=name, version=version, fields=fields)
+
+
+# --- vectors -----------------------------------------------------------------------
+
+
+def _vector(unit: Vectors) -> VmState:
+    """Return the subsection of a vector unit.
+
+    A register is in words of 64 bits, the lowest first, whatever its length.
+    """
+    try:
+        data = b"".join(it.to_bytes(_LONGEST_VECTOR, "little") for it in unit.v)
+        words = _VECTOR_WORDS.unpack(data)
+    except (OverflowError, struct.error):
+        message = "env.vreg: not 32 registers of at most 1024 bits"
+        raise ValueError(message) from None
+    return VmState(
+        vmsd_name=VECTOR,
+        version=3,
+        fields=(
+            field("env.vreg", "uint64", words),
+            field("env.vtype", "uint64", unit.vtype),
+            field("env.vl", "uint32", unit.vl),
+            field("env.vstart", "uint32", unit.vstart),
+            field("env.vxrm", "uint8", 0),
+            field("env.vxsat", "uint8", 0),
+            field("env.vill", "bool", _VILL),
+        ),
+    )
+
+
+def vectors_of(words: tuple[int, ...], vtype: int, vl: int, vstart: int) -> Vectors:
+    """Return the vector unit whose registers are these 512 words of 64 bits."""
+    data = _VECTOR_WORDS.pack(*words)
+    registers = (
+        data[at : at + _LONGEST_VECTOR] for at in range(0, len(data), _LONGEST_VECTOR)
+    )
+    v = tuple(int.from_bytes(each, "little") for each in registers)
+    return Vectors(v, vtype, vl, vstart)

@@ -61,9 +61,9 @@ class VirtBoard:
     """A machine of ``count`` harts, as a QEMU with ``policy`` made it, and reset it.
 
     ``instructions`` is how many a hart retires in a second of virtual time.
-    ``has_mp_state`` and ``frequency`` are of the host's KVM.  ``internal_error`` says
-    why the machine cannot run (run state internal-error); ``reports`` is what QEMU
-    printed and went on.
+    ``has_mp_state``, ``has_vector`` and ``frequency`` are of the host's KVM.
+    ``internal_error`` says why the machine cannot run (run state internal-error);
+    ``reports`` is what QEMU printed and went on.
 
     Raises:
         PutError: KVM refused what the policy puts.
@@ -78,6 +78,7 @@ class VirtBoard:
         *,
         instructions: int = INSTRUCTIONS,
         has_mp_state: bool = True,
+        has_vector: bool = True,
         frequency: int = FREQUENCY,
     ) -> None:
         if count < 1 or instructions < 1:
@@ -92,7 +93,13 @@ class VirtBoard:
         self.reports: list[str] = []
         self.harts = tuple(Hart(hart_id=index) for index in range(count))
         self.vcpus = tuple(
-            KvmVcpu(hart, self.ticks, has_mp_state=has_mp_state, frequency=frequency)
+            KvmVcpu(
+                hart,
+                self.ticks,
+                has_mp_state=has_mp_state,
+                has_vector=has_vector,
+                frequency=frequency,
+            )
             for hart in self.harts
         )
         self.cpus = tuple(Cpu(vcpu, policy) for vcpu in self.vcpus)
@@ -201,6 +208,7 @@ class VirtBoard:
                 raise PutError(message) from error
             if report is not None:
                 self.reports.append(report)
+            cpu.vcpu.has_run = True
 
     def vm_stop(self) -> None:
         """Stop the harts where they are, and get their timers (vm_stop)."""

@@ -5,7 +5,11 @@ Rule 1: the names are QEMU's, the CSRs by KVM's: ``sstatus`` is ``env.mstatus`` 
 
 Rule 2: what is got and put is the policy's to say; in which order is said here.
 
-Sources: QEMU 11.1.0, target/riscv/kvm/kvm-cpu.c, accel/kvm/kvm-all.c.
+Rule 3: fcsr and vcsr are got of no KVM, put into none and sent to nobody: whatever the
+guest had in them, after a migration they are 0.
+
+Sources: QEMU 11.1.0, target/riscv/kvm/kvm-cpu.c (kvm_riscv_get_regs_fp and _vector, and
+what puts), accel/kvm/kvm-all.c.
 """
 
 from __future__ import annotations
@@ -13,7 +17,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from vfiomig.protocol.qemu_stream.riscv_cpu import KvmTimer, MpStatePlace, RiscvCpu
+from vfiomig.protocol.qemu_stream.riscv_cpu import (
+    KvmTimer,
+    MpStatePlace,
+    RiscvCpu,
+    Vectors,
+)
 from vfiomig.uapi.kvm_riscv import (
     KVM_MP_STATE_RUNNABLE,
     KVM_MP_STATE_STOPPED,
@@ -21,6 +30,7 @@ from vfiomig.uapi.kvm_riscv import (
     KVM_RISCV_TIMER_STATE_OFF,
     PRV_M,
 )
+from vfiomig.vm.riscv.hart import VLENB
 from vfiomig.vm.riscv.registers import GPR_NAMES
 from vfiomig.vm.riscv.sync import MpStatePut, PutLevel
 
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
 _A0: Final = 10
 _A1: Final = 11
 _U32: Final = (1 << 32) - 1
+_VECTOR: Final = (1 << 8 * VLENB) - 1
 
 # CSRs by KVM's name and QEMU's, where that is another.
 _ENV_NAMES: Final = {"sstatus": "mstatus", "sie": "mie", "sip": "mip"}
@@ -42,7 +53,8 @@ class Cpu:
     ``is_dirty`` (vcpu_dirty): QEMU has the state, and puts it before the vCPU runs.
     ``timer_is_dirty`` is the same for the timer, which goes by itself.
     ``timer_frequency`` is that of the KVM which ``timer`` was got of, where it is
-    known: no stream carries it.
+    known: no stream carries it.  ``vector`` is ``None`` where misa has no V: of the
+    vCPU, and once something is loaded of what was.
     """
 
     def __init__(self, vcpu: KvmVcpu, policy: SyncPolicy) -> None:
@@ -52,6 +64,7 @@ class Cpu:
         self.pc = 0
         self.gpr = [0] * 32
         self.fpr = [0] * 32
+        self.vector = Vectors() if vcpu.has_extension("V") else None
         self.csr = dict.fromkeys(KVM_RISCV_CSRS, 0)
         self.priv = policy.reset_priv
         self.mp_state = KVM_MP_STATE_RUNNABLE
@@ -64,12 +77,12 @@ class Cpu:
     def reset(self, entry: int, table: int) -> None:
         """Set what a hart has before the kernel's first instruction.
 
-        ``entry`` is the kernel's, ``table`` the device tree's address.
+        ``entry`` is the kernel's, ``table`` the device tree's address.  FP and V stay
+        as they are: neither riscv_cpu_reset_hold nor kvm_riscv_reset_vcpu clears them.
         """
         self.pc = entry
         self.gpr = [0] * 32
         self.gpr[_A0], self.gpr[_A1] = self.index, table
-        self.fpr = [0] * 32
         self.csr = dict.fromkeys(KVM_RISCV_CSRS, 0)
         self.priv = self.policy.reset_priv
 
@@ -91,6 +104,8 @@ class Cpu:
         self.csr = {name: vcpu.get(name) for name in KVM_RISCV_CSRS}
         self.csr["scounteren"] &= _U32  # of 32 bits in QEMU
         self.fpr = [vcpu.get(f"f{number}") for number in range(32)]
+        if self.vector is not None:
+            self.vector = self._get_vector()
         if self.policy.gets_mp_state and vcpu.has_mp_state:
             self.mp_state = vcpu.get_mp_state()
 
@@ -124,6 +139,7 @@ class Cpu:
         if level is not PutLevel.RUNTIME:  # since 11.1
             for number, value in enumerate(self.fpr):
                 vcpu.set(f"f{number}", value)
+            self._put_vector()
         self._put_mp_state(level)
         self.is_dirty = False
 
@@ -150,6 +166,21 @@ class Cpu:
             f"hart {self.index}: the timer has {own} Hz here, and had "
             f"{self.timer_frequency} Hz"
         )
+
+    def _get_vector(self) -> Vectors:
+        get = self.vcpu.get
+        v = tuple(get(f"v{number}") for number in range(32))
+        # Of 32 bits in QEMU: the last two.
+        return Vectors(v, get("vtype"), get("vl") & _U32, get("vstart") & _U32)
+
+    def _put_vector(self) -> None:
+        """Put what there is; vlenb, which is put as well, is the vCPU's own."""
+        if self.vector is None:
+            return
+        for name in ("vstart", "vl", "vtype"):
+            self.vcpu.set(name, getattr(self.vector, name))
+        for number, value in enumerate(self.vector.v):
+            self.vcpu.set(f"v{number}", value & _VECTOR)
 
     def _put_mode(self) -> None:
         if self.priv != PRV_M:
@@ -196,6 +227,7 @@ class Cpu:
             mhartid=self.index,
             timer=self.timer,
             mp_state=self.mp_state if is_sent else None,
+            vector=self.vector,
             **csr,
         )
 
@@ -211,6 +243,7 @@ class Cpu:
             message = f"hart {self.index}: KVM has no KVM_CAP_MP_STATE here"
             raise OSError(errno.ENOTSUP, message)
         self.gpr, self.fpr = list(values.gpr), list(values.fpr)
+        self.vector = values.vector
         self.pc, self.priv = values.pc, values.priv
         self.csr = {
             name: getattr(values, _ENV_NAMES.get(name, name)) for name in KVM_RISCV_CSRS

@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 
 FREQUENCY: Final = 10_000_000  # ticks of the timer a second: QEMU's virt machine
 CSR: Final[Mapping[str, int]] = {name: at for at, name in enumerate(KVM_RISCV_CSRS)}
+VLENB: Final = 16  # bytes of a vector register
+
+
+@dataclass(slots=True, kw_only=True)
+class VectorUnit:
+    """What a hart with V has: ``v`` of `VLENB` bytes each, the others of 64 bits.
+
+    A guest of ours has no instruction for it; what is in it is somebody else's.
+    """
+
+    v: list[int] = field(default_factory=lambda: [0] * 32)
+    vstart: int = 0
+    vl: int = 0
+    vtype: int = 0
+    vcsr: int = 0
 
 
 class Start(NamedTuple):
@@ -34,8 +49,9 @@ class Hart:
     """A vCPU of KVM; numbers are of 64 bits, without a sign.
 
     ``x[0]`` is 0.  ``mode`` is KVM_RISCV_MODE_S or _U, and no part of ``csr``, which
-    holds the CSRs of VS mode in KVM's order (`CSR` has the places).  ``time_delta`` is
-    what the guest's time is ahead of the host's, in ticks of `FREQUENCY`.
+    holds the CSRs of VS mode in KVM's order (`CSR` has the places).  ``fcsr`` has 32
+    bits.  ``machine_ids`` are mvendorid, marchid and mimpid.  ``time_delta`` is what
+    the guest's time is ahead of the host's, in ticks of `FREQUENCY`.
     ``is_stopped`` is the kernel's power_off.  ``is_waiting``: in WFI; whoever kicks the
     hart out of KVM_RUN ends that, so it is never migrated.  ``retired`` counts
     instructions by mode, U first.
@@ -47,6 +63,9 @@ class Hart:
     mode: int = KVM_RISCV_MODE_S
     csr: list[int] = field(default_factory=lambda: [0] * len(KVM_RISCV_CSRS))
     f: list[int] = field(default_factory=lambda: [0] * 32)
+    fcsr: int = 0
+    vector: VectorUnit = field(default_factory=VectorUnit)
+    machine_ids: list[int] = field(default_factory=lambda: [0] * 3)
     time_delta: int = 0
     timer_compare: int = 0
     timer_state: int = KVM_RISCV_TIMER_STATE_OFF

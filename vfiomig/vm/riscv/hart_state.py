@@ -21,7 +21,8 @@ _SHOWN: Final = 3  # registers of a hart that differ
 class HartState:
     """One hart at one moment.
 
-    ``registers`` are KVM's by their names, without ``mode`` and the timer's.
+    ``registers`` are KVM's by their names, FP's and V's with fcsr and vcsr; without
+    ``mode`` and the timer's, FP_F's view of FP_D's, and CONFIG and vlenb, the host's.
     ``is_stopped`` is mp_state STOPPED, and what SBI's hart_status answers as well.
     ``start`` is one that waits for the hart to run: the kernel alone knows it.
     ``retired`` counts instructions since the machine started, in U and in S.
@@ -42,7 +43,11 @@ class HartState:
             index=hart.hart_id,
             mode="S" if vcpu.get("mode") == KVM_RISCV_MODE_S else "U",
             is_stopped=hart.is_stopped,
-            registers={name: vcpu.get(name) for name in _COMPARED},
+            registers={
+                name: vcpu.get(name)
+                for name in vcpu.register_names()
+                if name in _COMPARED
+            },
             start=hart.start,
             retired=(hart.retired[0] - before[0], hart.retired[1] - before[1]),
         )
@@ -63,15 +68,19 @@ class HartState:
         return "stopped" if self.is_stopped else "started"
 
 
-_COMPARED: Final = tuple(
-    name for name in NUMBERS if name != "mode" and not name.startswith("timer.")
+_APART: Final = ("mode", "vlenb", "timer.", "fp_f.", "config.")
+_COMPARED: Final = dict.fromkeys(
+    name for name in NUMBERS if not name.startswith(_APART)
 )
 
 
 def differences(
     source: Sequence[HartState], destination: Sequence[HartState]
 ) -> tuple[str, ...]:
-    """Say in which a destination's harts are not as the source's were, a line each."""
+    """Say in which a destination's harts are not as the source's were, a line each.
+
+    A register that one of them does not have is 0 there.
+    """
     found = []
     if len(source) != len(destination):
         found.append(f"{len(destination)} harts, and the source had {len(source)}")
@@ -92,12 +101,12 @@ def _differences(was: HartState, now: HartState) -> list[str]:
         found.append(
             f"is at {now.pc:#x}, and the source's was to start at {was.start.pc:#x}"
         )
-    wrong = [name for name in _COMPARED if was.registers[name] != now.registers[name]]
-    found += [
-        f"{name} {now.registers[name]:#x}, and the source's was "
-        f"{was.registers[name]:#x}"
-        for name in wrong[:_SHOWN]
+    wrong = [
+        f"{name} {here:#x}, and the source's was {there:#x}"
+        for name in _COMPARED
+        if (here := now.registers.get(name, 0)) != (there := was.registers.get(name, 0))
     ]
+    found += wrong[:_SHOWN]
     if len(wrong) > _SHOWN:
         found.append(f"and {len(wrong) - _SHOWN} more registers differ")
     return found

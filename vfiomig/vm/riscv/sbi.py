@@ -16,7 +16,7 @@ from vfiomig.uapi.kvm_riscv import (
     KVM_RISCV_TIMER_STATE_ON,
 )
 from vfiomig.vm.riscv.csr import ALL
-from vfiomig.vm.riscv.hart import CSR, Start
+from vfiomig.vm.riscv.hart import CSR, Start, VectorUnit
 from vfiomig.vm.riscv.trap import SOFTWARE, TIMER
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def take_start(hart: Hart) -> None:
     hart.x[:] = [0] * len(hart.x)
     hart.x[_A0], hart.x[_A0 + 1] = hart.hart_id, opaque
     hart.f[:] = [0] * len(hart.f)
+    hart.fcsr, hart.vector = 0, VectorUnit()
     hart.csr[:] = [0] * len(hart.csr)
     hart.csr[CSR["scounteren"]] = _COUNTERS
     hart.timer_compare, hart.timer_state = ALL, KVM_RISCV_TIMER_STATE_OFF
@@ -142,9 +143,9 @@ _CALLS: Final[Mapping[tuple[int, int], Callable[[Hart, Harts], Answer]]] = {
     (BASE, 1): _always(_IMPLEMENTATION),
     (BASE, 2): _always(0),  # the version of the implementation
     (BASE, 3): _probe,
-    (BASE, 4): _always(0),  # mvendorid, marchid, mimpid: nobody's
-    (BASE, 5): _always(0),
-    (BASE, 6): _always(0),
+    (BASE, 4): lambda hart, _harts: Answer(value=hart.machine_ids[0]),
+    (BASE, 5): lambda hart, _harts: Answer(value=hart.machine_ids[1]),
+    (BASE, 6): lambda hart, _harts: Answer(value=hart.machine_ids[2]),
     (TIME, 0): _set_timer,
     (IPI, 0): _send_ipi,
     (HSM, 0): lambda hart, harts: hart_start(harts, *hart.x[_A0 : _A0 + 3]),

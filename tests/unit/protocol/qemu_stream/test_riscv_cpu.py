@@ -21,6 +21,7 @@ from vfiomig.protocol.qemu_stream.riscv_cpu import (
     KvmTimer,
     MpStatePlace,
     RiscvCpu,
+    Vectors,
     describe,
     full_section,
     read_rest,
@@ -70,18 +71,36 @@ FULL = RiscvCpu(
     mp_state=5,
 )
 
+# A vector register is 16 words of 64 bits, whatever its length.
+VECTORS = Vectors(
+    v=tuple(number << 64 | 0x100 + number for number in range(32)),
+    vtype=1 << 63 | 2,
+    vl=3,
+    vstart=4,
+)
+
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 FILE = st.tuples(*[U64] * 32)
 _SMALL = {"gpr": FILE, "fpr": FILE, "priv": st.integers(0, 255), "scounteren": U32}
+UNITS = st.builds(
+    Vectors,
+    v=st.lists(st.integers(0, 2**1024 - 1), min_size=1, max_size=3).map(
+        lambda v: tuple((v * 32)[:32])
+    ),
+    vtype=U64,
+    vl=U32,
+    vstart=U32,
+)
 CPUS = st.builds(
     RiscvCpu,
+    vector=st.none() | UNITS,
     timer=st.none() | st.builds(KvmTimer, U64, U64, U64),
     mp_state=st.none() | U32,
     **{
         each.name: _SMALL.get(each.name, U64)
         for each in dataclasses.fields(RiscvCpu)
-        if each.name not in ("timer", "mp_state")
+        if each.name not in ("timer", "mp_state", "vector")
     },
 )
 
@@ -166,6 +185,83 @@ def test_what_was_written_is_read(cpu: RiscvCpu) -> None:
     assert read(section(cpu)) == cpu
     eleven = dataclasses.replace(cpu, mp_state=None)
     assert read(section(cpu, ELEVEN), ELEVEN) == eleven
+
+
+def test_vectors_stand_where_qemu_has_them() -> None:
+    cpu = dataclasses.replace(FULL, vector=VECTORS)
+    data = section(cpu)
+    # The first of the subsections, version 3 since QEMU 11.0.
+    frame = b"\5\x0acpu/vector" + struct.pack(">I", 3)
+    began = BASE + BASE_SIZE
+    assert data[began : began + len(frame)] == frame
+    at = began + len(frame)
+    words = struct.unpack_from(">512Q", data, at)
+    for number in range(32):
+        told = words[16 * number : 16 * number + 16]
+        assert told == (0x100 + number, number, *[0] * 14)
+    # vtype, vl, vstart, vxrm, vxsat, vill
+    assert struct.unpack_from(">QIIBBB", data, at + 4096) == (
+        1 << 63 | 2,
+        3,
+        4,
+        0,
+        0,
+        1,
+    )
+    assert data[at + 4096 + 19 :].startswith(b"\5\x0ccpu/kvmtimer")
+    assert read(data) == cpu
+
+
+@pytest.mark.parametrize(
+    ("vector", "misa"), [(None, 0x0000_112D), (VECTORS, 0x0020_112D)]
+)
+def test_misa_has_v_where_vectors_are_sent(vector: Vectors | None, misa: int) -> None:
+    data = section(dataclasses.replace(FULL, vector=vector))
+    # priv_ver 1.13, vext_ver 1.0 at any rate, RV64, misa_ext, unused, misa_ext_mask
+    assert struct.unpack_from(">6I", data, BASE + 681) == (
+        3,
+        0x1_0000,
+        2,
+        misa,
+        0,
+        misa,
+    )
+
+
+def test_the_description_has_the_vectors() -> None:
+    told = describe(INSTANCE, dataclasses.replace(FULL, vector=VECTORS), TWELVE)
+    subsections = told["subsections"]
+    assert isinstance(subsections, list)
+    assert [(each["vmsd_name"], each["version"]) for each in subsections] == [
+        ("cpu/vector", 3),
+        ("cpu/kvmtimer", 1),
+        ("cpu/kvm-mp-state", 1),
+        ("cpu/envcfg", 2),
+    ]
+    assert [(each["name"], each["type"]) for each in subsections[0]["fields"]] == [
+        ("env.vreg", "uint64"),
+        ("env.vtype", "uint64"),
+        ("env.vl", "uint32"),
+        ("env.vstart", "uint32"),
+        ("env.vxrm", "uint8"),
+        ("env.vxsat", "uint8"),
+        ("env.vill", "bool"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("vector", "what"),
+    [
+        (Vectors(v=(1 << 1024,) * 32), "vreg"),
+        (Vectors(v=(-1,) * 32), "vreg"),
+        (Vectors(v=(0,) * 31), "vreg"),
+        (Vectors(vl=1 << 32), "vl"),
+        (Vectors(vtype=1 << 64), "vtype"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_not_written(vector: Vectors, what: str) -> None:
+    with pytest.raises(ValueError, match=f"env.{what}"):
+        section(dataclasses.replace(FULL, vector=vector))
 
 
 @pytest.mark.parametrize(

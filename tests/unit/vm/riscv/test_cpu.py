@@ -13,6 +13,7 @@ from vfiomig.protocol.qemu_stream.riscv_cpu import (
     KvmTimer,
     MpStatePlace,
     RiscvCpu,
+    Vectors,
 )
 from vfiomig.vm.riscv.cpu import Cpu
 from vfiomig.vm.riscv.hart import Hart
@@ -135,6 +136,104 @@ def test_a_runtime_put_leaves_floating_point_alone(level: PutLevel) -> None:
     hart = it.vcpu.hart
     assert (hart.pc, hart.x[10], it.vcpu.get("satp")) == (1, 2, 3)
     assert hart.f[3] == (0 if level is PutLevel.RUNTIME else 4)
+
+
+# --- V, and what QEMU does not know --------------------------------------------------
+
+UNIT = Vectors(tuple(range(1 << 120, (1 << 120) + 32)), 1 << 63, 7, 3)
+
+
+@pytest.mark.parametrize("level", PutLevel)
+def test_a_runtime_put_leaves_vectors_alone(level: PutLevel) -> None:
+    it = cpu(MP_STATE)
+    it.vector = UNIT
+    it.put_registers(level)
+    unit = it.vcpu.hart.vector
+    put = (tuple(unit.v), unit.vtype, unit.vl, unit.vstart)
+    assert put == (Vectors() if level is PutLevel.RUNTIME else UNIT)
+
+
+def test_vectors_are_got_sent_and_loaded() -> None:
+    it, there = cpu(MP_STATE), cpu(MP_STATE)
+    it.vector = UNIT
+    it.put_registers(PutLevel.FULL)
+    it.vector = Vectors()
+    it.get_registers()
+    assert it.save().vector == UNIT
+    there.load(it.save())
+    there.put_registers(PutLevel.FULL)
+    assert [there.vcpu.get(f"v{number}") for number in range(32)] == list(UNIT.v)
+
+
+def test_vl_and_vstart_have_32_bits_in_qemu() -> None:
+    it = cpu(MP_STATE)
+    it.vcpu.set("vl", 1 << 32 | 5)
+    it.vcpu.set("vstart", 1 << 63 | 6)
+    it.get_registers()
+    assert it.vector is not None
+    assert (it.vector.vl, it.vector.vstart) == (5, 6)
+
+
+def test_of_a_longer_vector_register_the_low_bytes_are_put() -> None:
+    it = cpu(MP_STATE)
+    it.load(RiscvCpu(vector=Vectors(v=((1 << 1024) - 1,) * 32)))
+    it.put_registers(PutLevel.FULL)
+    assert it.vcpu.get("v31") == (1 << 128) - 1
+
+
+# kvm_riscv_get_regs_fp and _put_regs_fp of QEMU 11.1 ask for f[0] to f[31]; those of
+# vectors for vstart, vl, vtype, vlenb and v0 to v31.  Nobody asks for these two.
+@pytest.mark.parametrize("name", ["fcsr", "vcsr"])
+def test_qemu_neither_gets_nor_puts_it_though_kvm_has_it(name: str) -> None:
+    it, there = cpu(MP_STATE), cpu(MP_STATE)
+    it.vcpu.set(name, 0x7)
+    it.get_registers()
+    there.load(it.save())
+    for level in PutLevel:
+        there.put_registers(level)
+        it.reset(0, 0)
+        it.put_registers(level)
+    assert there.vcpu.get(name) == 0  # lost
+    assert it.vcpu.get(name) == 0x7  # and not even a reset clears it
+
+
+def bare(vector: Vectors | None = None) -> Cpu:
+    """Return a CPU of a host without V that has loaded a vector unit, or none."""
+    it = Cpu(KvmVcpu(Hart(hart_id=0), lambda: 0, has_vector=False), MP_STATE)
+    it.load(RiscvCpu(vector=vector))
+    return it
+
+
+def test_without_v_no_vectors_are_got_put_or_sent() -> None:
+    it = bare()
+    it.put_registers(PutLevel.FULL)
+    it.get_registers()
+    assert it.save().vector is None
+
+
+def test_vectors_that_kvm_does_not_have_are_never_dropped() -> None:
+    with pytest.raises(OSError, match="no register") as error:
+        bare(UNIT).put_registers(PutLevel.FULL)
+    assert error.value.errno == errno.ENOENT
+
+
+def test_misa_without_v_is_loaded_as_well() -> None:
+    it = cpu(MP_STATE)
+    it.load(RiscvCpu(vector=None))
+    it.vcpu.set("v1", 5)
+    it.put_registers(PutLevel.FULL)
+    it.get_registers()
+    assert it.save().vector is None
+    assert it.vcpu.get("v1") == 5
+
+
+def test_a_reset_leaves_floating_point_and_vectors_as_they_are() -> None:
+    it = cpu(MP_STATE)
+    it.fpr[3], it.vector, it.gpr[3] = 4, UNIT, 5
+    it.reset(0x8000_0000, 0)
+    it.put_registers(PutLevel.RESET)
+    get = it.vcpu.get
+    assert (get("f3"), get("v0"), get("gp")) == (4, UNIT.v[0], 0)
 
 
 def test_what_qemu_has_is_not_got_again() -> None:

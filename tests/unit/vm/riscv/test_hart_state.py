@@ -26,7 +26,22 @@ def test_a_state_is_what_kvm_tells() -> None:
     assert it.retired == (20, 25)
     assert "mode" not in it.registers
     assert "timer.time" not in it.registers
-    assert len(it.registers) == 32 + 11 + 32
+    assert not any("." in name for name in it.registers)  # FP_F, CONFIG, the timer
+    assert "vlenb" not in it.registers
+    assert len(it.registers) == 32 + 11 + 33 + 36
+
+
+def test_a_hart_without_v_differs_from_one_whose_v_is_zero_in_nothing() -> None:
+    bare, full = (
+        KvmVcpu(Hart(hart_id=0), lambda: 0, has_vector=has) for has in (False, True)
+    )
+    here, there = HartState.of(bare), HartState.of(full)
+    assert "v0" not in here.registers
+    assert differences([here], [there]) == ()
+    full.set("v7", 1 << 127)
+    assert differences([HartState.of(full)], [here]) == (
+        "hart 0: v7 0x0, and the source's was 0x80000000000000000000000000000000",
+    )
 
 
 @pytest.mark.parametrize(

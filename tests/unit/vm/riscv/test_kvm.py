@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 
 import pytest
 from hypothesis import given
@@ -52,7 +53,10 @@ def test_mode_and_sstatus_are_independent(mode: int, sstatus: int) -> None:
 
 def test_a_register_is_the_one_of_its_name() -> None:
     it = vcpu()
-    names = [name for name in NUMBERS if name != "mode" and "timer" not in name]
+    # Those that take no value, and those that show others once more, have dots.
+    names = [name for name in NUMBERS if "." not in name]
+    names.remove("mode")
+    names.remove("vlenb")
     for number, name in enumerate(names):
         it.set(name, number)
     assert [it.get(name) for name in names] == list(range(len(names)))
@@ -60,6 +64,10 @@ def test_a_register_is_the_one_of_its_name() -> None:
     assert it.hart.x == list(range(32))  # behind it x1 to x31
     assert it.hart.csr == list(range(32, 43))
     assert it.hart.f == list(range(43, 75))
+    assert it.hart.fcsr == 75
+    unit = it.hart.vector
+    assert (unit.vstart, unit.vl, unit.vtype, unit.vcsr) == (76, 77, 78, 79)
+    assert unit.v == list(range(80, 112))
     assert it.hart.csr[CSR["satp"]] == it.get("satp")
 
 
@@ -79,6 +87,21 @@ def test_a_register_is_the_one_of_its_name() -> None:
         (0x8020_0000_0300_0000, errno.EINVAL),
         (0x8020_0000_0400_0001, errno.EINVAL),
         (0x8020_0000_0600_0000, errno.EINVAL),
+        (0x8030_0000_0100_0001, errno.ENOENT),  # the block size of Zicbom
+        (0x8030_0000_0100_0005, errno.ENOENT),  # of Zicboz
+        (0x8030_0000_0100_0007, errno.ENOENT),  # of Zicbop
+        (0x8020_0000_0100_0000, errno.EINVAL),
+        (0x8020_0000_0500_0021, errno.ENOENT),  # behind F's fcsr
+        (0x8030_0000_0500_0000, errno.EINVAL),
+        (0x8030_0000_0500_0021, errno.EINVAL),  # F's size is looked at first
+        (0x8030_0000_0600_0020, errno.EINVAL),  # D's fcsr has 32 bits
+        (0x8020_0000_0600_0021, errno.ENOENT),  # D's index is looked at first
+        (0x8020_0000_0601_0000, errno.ENOENT),  # and a subtype is part of it
+        (0x8030_0000_0900_0005, errno.ENOENT),  # the pointer to the registers
+        (0x8020_0000_0900_0000, errno.EINVAL),
+        (0x8030_0000_0900_0006, errno.EINVAL),  # v0 in 8 bytes
+        (0x8050_0000_0900_0006, errno.EINVAL),  # and in 32
+        (0x8040_0000_0900_0026, errno.ENOENT),  # behind v31
     ],
 )
 def test_what_is_no_register_is_refused(number: int, code: int) -> None:
@@ -91,11 +114,116 @@ def test_what_is_no_register_is_refused(number: int, code: int) -> None:
     assert put.value.errno == code
 
 
-@pytest.mark.parametrize("value", [-1, 1 << 64])
-def test_a_value_of_more_than_64_bits_is_refused(value: int) -> None:
-    with pytest.raises(OSError, match="a0") as error:
-        vcpu().set("a0", value)
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [("a0", 64), ("fp_f.f0", 32), ("fcsr", 32), ("vl", 64), ("v0", 128)],
+)
+def test_a_value_of_more_bits_than_the_register_is_refused(
+    name: str, bits: int
+) -> None:
+    it = vcpu()
+    it.set(name, 2**bits - 1)
+    for value in (-1, 1 << bits):
+        with pytest.raises(OSError, match=f"{name}: .* {bits} bits") as error:
+            it.set(name, value)
+        assert error.value.errno == errno.EINVAL
+    assert it.get(name) == 2**bits - 1
+
+
+# --- FP_F, V and CONFIG ------------------------------------------------------------
+
+
+def union_of(vcpu: KvmVcpu) -> bytes:
+    """Return struct __riscv_d_ext_state as it lies in memory: f[32], fcsr."""
+    doubles = [vcpu.get(f"f{number}") for number in range(32)]
+    return struct.pack("<32QI", *doubles, vcpu.get("fcsr"))
+
+
+@given(st.integers(0, 31), WORDS)
+def test_fp_f_is_the_memory_of_fp_d_and_not_its_low_halves(at: int, value: int) -> None:
+    it = vcpu()
+    it.set(f"f{at}", value)
+    it.set("fcsr", 0x77)
+    # struct __riscv_f_ext_state, which the union has at the same place.
+    *singles, fcsr = struct.unpack_from("<33I", union_of(it))
+    assert [it.get(f"fp_f.f{number}") for number in range(32)] == singles
+    assert it.get("fp_f.fcsr") == fcsr == it.get("f16") % 2**32
+
+
+@given(st.integers(0, 32), st.integers(0, 2**32 - 1), WORDS)
+def test_a_write_of_fp_f_changes_one_word_of_that_memory(
+    at: int, value: int, other: int
+) -> None:
+    it = vcpu()
+    for number in range(32):
+        it.set(f"f{number}", other)
+    wanted = bytearray(union_of(it))
+    struct.pack_into("<I", wanted, 4 * at, value)
+    it.set("fp_f.fcsr" if at == 32 else f"fp_f.f{at}", value)
+    assert union_of(it) == wanted
+
+
+def test_only_its_own_vlenb_can_be_set() -> None:
+    it = vcpu()
+    assert it.get("vlenb") == 16
+    it.set("vlenb", 16)
+    for value in (0, 15, 32):
+        with pytest.raises(OSError, match="the host's have 16") as error:
+            it.set("vlenb", value)
+        assert error.value.errno == errno.EINVAL
+
+
+def test_config_is_what_the_host_is() -> None:
+    names = ("isa", "mvendorid", "marchid", "mimpid", "satp_mode")
+    # I, M, A, F, D, C, V by their places in the alphabet; Sv39 is mode 8.
+    isa = 1 << 8 | 1 << 12 | 1 | 1 << 5 | 1 << 3 | 1 << 2 | 1 << 21
+    it = vcpu()
+    assert [it.get(f"config.{name}") for name in names] == [isa, 0, 0, 0, 8]
+    bare = KvmVcpu(Hart(hart_id=0), lambda: 0, has_vector=False)
+    assert bare.get("config.isa") == isa & ~(1 << 21)
+
+
+@pytest.mark.parametrize("name", ["mvendorid", "marchid", "mimpid", "isa"])
+def test_another_config_is_refused_once_the_vcpu_has_run(name: str) -> None:
+    it = vcpu()
+    own = 0x112D if name == "isa" else 0x5B7  # the first is IMAFDC
+    it.set(f"config.{name}", own)
+    assert it.get(f"config.{name}") == own
+    it.has_run = True
+    it.set(f"config.{name}", own)
+    with pytest.raises(OSError, match="has run") as error:
+        it.set(f"config.{name}", 1)
+    assert error.value.errno == errno.EBUSY
+    assert it.get(f"config.{name}") == own
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value"), [("satp_mode", 10), ("isa", 1 << 25), ("isa", 1 << 63)]
+)
+def test_what_no_config_takes_is_invalid(name: str, value: int, has_run: bool) -> None:
+    it = vcpu()
+    it.has_run = has_run
+    with pytest.raises(OSError, match=name) as error:
+        it.set(f"config.{name}", value)
     assert error.value.errno == errno.EINVAL
+
+
+def test_isa_takes_f_d_and_v_away_and_nothing_else() -> None:
+    it = vcpu()
+    host = it.get("config.isa")
+    it.set("config.isa", 1 << 7)  # H, which no guest gets
+    assert it.get("config.isa") == host & ~(1 << 5 | 1 << 3 | 1 << 21)
+    assert not {"f0", "fcsr", "fp_f.f0", "v0", "vl"} & set(it.register_names())
+    for name in ("f0", "fcsr", "fp_f.f0", "v0", "vl"):
+        with pytest.raises(OSError, match="no register") as error:
+            it.get(name)
+        assert error.value.errno == errno.ENOENT
+    with pytest.raises(OSError, match="no register") as error:
+        it.get_one_reg(0x8030_0000_0900_0006)  # without V no size is looked at
+    assert error.value.errno == errno.ENOENT
+    it.set("config.isa", host)
+    assert it.register_names() == tuple(NUMBERS)
 
 
 # --- mp_state ----------------------------------------------------------------------

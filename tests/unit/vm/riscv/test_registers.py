@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vfiomig.uapi.kvm_riscv import (
+    KVM_REG_RISCV_CONFIG,
     KVM_REG_RISCV_CORE,
     KVM_REG_RISCV_CSR,
     KVM_REG_RISCV_FP_D,
+    KVM_REG_RISCV_FP_F,
     KVM_REG_RISCV_TIMER,
+    KVM_REG_RISCV_VECTOR,
 )
 from vfiomig.vm.riscv.registers import NUMBERS, REGISTER_LIST, RegisterId, name_of
 
@@ -52,6 +55,22 @@ from vfiomig.vm.riscv.registers import NUMBERS, REGISTER_LIST, RegisterId, name_
         ("timer.state", 0x8030_0000_0400_0003),
         ("f0", 0x8030_0000_0600_0000),
         ("f31", 0x8030_0000_0600_001F),
+        ("fcsr", 0x8020_0000_0600_0020),
+        ("fp_f.f0", 0x8020_0000_0500_0000),
+        ("fp_f.f31", 0x8020_0000_0500_001F),
+        ("fp_f.fcsr", 0x8020_0000_0500_0020),
+        ("config.isa", 0x8030_0000_0100_0000),
+        ("config.mvendorid", 0x8030_0000_0100_0002),
+        ("config.marchid", 0x8030_0000_0100_0003),
+        ("config.mimpid", 0x8030_0000_0100_0004),
+        ("config.satp_mode", 0x8030_0000_0100_0006),
+        ("vstart", 0x8030_0000_0900_0000),
+        ("vl", 0x8030_0000_0900_0001),
+        ("vtype", 0x8030_0000_0900_0002),
+        ("vcsr", 0x8030_0000_0900_0003),
+        ("vlenb", 0x8030_0000_0900_0004),
+        ("v0", 0x8040_0000_0900_0006),  # 16 bytes; behind the state's pointer
+        ("v31", 0x8040_0000_0900_0025),
     ],
 )
 def test_a_register_has_the_number_of_the_header(name: str, number: int) -> None:
@@ -68,12 +87,15 @@ def test_an_id_is_taken_apart_into_what_the_masks_name() -> None:
 
 def test_all_registers_are_listed_once() -> None:
     types = [RegisterId.decode(number).type for number in REGISTER_LIST]
-    # 33 of the core, 11 CSRs, 4 of the timer, 32 of FP_D.
+    # In the order of kvm_riscv_vcpu_copy_reg_indices(), as many as its num_*_regs().
     assert types == (
-        [KVM_REG_RISCV_CORE] * 33
+        [KVM_REG_RISCV_CONFIG] * 5  # of 8: no block sizes
+        + [KVM_REG_RISCV_CORE] * 33
         + [KVM_REG_RISCV_CSR] * 11
         + [KVM_REG_RISCV_TIMER] * 4
-        + [KVM_REG_RISCV_FP_D] * 32
+        + [KVM_REG_RISCV_FP_F] * 33
+        + [KVM_REG_RISCV_FP_D] * 33
+        + [KVM_REG_RISCV_VECTOR] * 37
     )
     assert len(set(REGISTER_LIST)) == len(REGISTER_LIST)
 
