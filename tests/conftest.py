@@ -13,7 +13,10 @@ import os
 from hypothesis import settings
 
 # No deadline: two cores under load are slow at times, and that is no finding.
-settings.register_profile("quick", derandomize=True, deadline=None, print_blob=True)
+# What `make test` takes: more of them are for `make soak`.
+settings.register_profile(
+    "quick", derandomize=True, deadline=None, max_examples=60, print_blob=True
+)
 settings.register_profile("check", settings.get_profile("quick"), max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=5000, print_blob=True)
 settings.register_profile("soak", settings.get_profile("thorough"))  # for `make soak`
