@@ -110,13 +110,17 @@ class SteeredQemu:
             self._ended = self._side.end()
         return self._ended
 
-    def gone(self, limit: float = _LIMIT) -> Attached:
+    def gone(self) -> Attached:
         """Wait until it has gone by itself."""
-        deadline = time.monotonic() + limit
-        while not self._side.has_ended:
-            assert time.monotonic() < deadline, "it still runs"
-            time.sleep(_TICK)
+        assert self.goes(within=_LIMIT), "it still runs"
         return self.end()
+
+    def goes(self, within: float) -> bool:
+        """Tell whether it goes by itself in so many seconds."""
+        deadline = time.monotonic() + within
+        while not self._side.has_ended and time.monotonic() < deadline:
+            time.sleep(_TICK)
+        return self._side.has_ended
 
     @property
     def records(self) -> list[Record]:

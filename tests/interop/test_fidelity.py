@@ -301,20 +301,14 @@ def test_a_buffer_of_nothing_ends_stop_and_copy(folder: Path) -> None:
     with source_of(folder, EMPTY) as source:
         save_to_file(source, folder)
         buffers = compare(folder, source, (EMPTY,))
-    # QEMU 7.2 dies of it; once in some fifty runs it was seen to hang instead, and
-    # nobody knows why.  Then another one is asked.
-    for is_last in (False, False, True):
-        with loading(folder, EMPTY) as destination:
-            try:
-                ending = destination.gone(limit=15)
-            except AssertionError:
-                if is_last:
-                    raise
-                continue
-            assert ending.status == -signal.SIGSEGV
-            last = (Call("vm_starts", 0),)
-            compare(folder, destination, (EMPTY,), to_load=buffers, last=last)
-            return
+    # What follows the buffer is taken for something else, and the VM starts all the
+    # same.  QEMU 7.2 dies of that, or is left standing: it was seen to do either.
+    with loading(folder, EMPTY) as destination:
+        last: tuple[Call, ...] = ()
+        if destination.goes(within=5):
+            assert destination.end().status == -signal.SIGSEGV
+            last = (Call("vm_starts", 0),)  # it did not live to tell
+        compare(folder, destination, (EMPTY,), to_load=buffers, last=last)
 
 
 # -- the order of several devices, which our own loops have to know --------------------
