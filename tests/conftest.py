@@ -17,7 +17,7 @@ from hypothesis import settings
 settings.register_profile(
     "quick", derandomize=True, deadline=None, max_examples=60, print_blob=True
 )
-settings.register_profile("check", settings.get_profile("quick"), max_examples=40)
+settings.register_profile("check", settings.get_profile("quick"), max_examples=25)
 settings.register_profile("thorough", deadline=None, max_examples=5000, print_blob=True)
 settings.register_profile("soak", settings.get_profile("thorough"))  # for `make soak`
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

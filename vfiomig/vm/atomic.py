@@ -10,12 +10,15 @@ from __future__ import annotations
 import ctypes
 import errno
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SIZES: Final = (1, 2, 4, 8)
+
+# Address, what is expected, what to write: whether it was written.
+Swapping: TypeAlias = "Callable[[int, int, int], bool]"
 
 _LIBRARY: Final = "libatomic.so.1"
 _PACKAGE: Final = "libatomic1"  # Debian's
@@ -73,6 +76,30 @@ def fetch_and(address: int, size: int, mask: int) -> int:
     return _calls_for(address, size).fetch_and(address, mask, _SEQ_CST)
 
 
+def swapping(size: int) -> Swapping:
+    """Return a compare-and-swap of one size for whoever does nothing else.
+
+    It makes no object for a call, which is a third of the price of `compare_and_swap`,
+    and does not tell what it found.  For one thread; addresses are the caller's to
+    check, multiples of the size.
+
+    Raises:
+        OSError: EINVAL for a size that is none; ENOENT where libatomic is missing.
+    """
+    _calls_for(0, size)
+    exchange = _library()[f"__atomic_compare_exchange_{size}"]
+    exchange.restype = ctypes.c_bool
+    place, found, wanted = ctypes.c_void_p(), _TYPES[size](), _TYPES[size]()
+    into = ctypes.byref(found)
+
+    def swap(address: int, expected: int, desired: int) -> bool:
+        place.value, found.value, wanted.value = address, expected, desired
+        done: bool = exchange(place, into, wanted, _SEQ_CST, _SEQ_CST)
+        return done
+
+    return swap
+
+
 def _calls_for(address: int, size: int) -> _Calls:
     if size not in SIZES or address % size:
         # Across a cache line nothing is atomic; futex(2) answers the same.
@@ -82,12 +109,17 @@ def _calls_for(address: int, size: int) -> _Calls:
 
 
 @cache
-def _all_calls() -> dict[int, _Calls]:
+def _library() -> ctypes.PyDLL:
     try:
-        library = ctypes.PyDLL(_LIBRARY)
+        return ctypes.PyDLL(_LIBRARY)
     except OSError as error:
         message = f"{_LIBRARY} cannot be loaded ({error}): apt-get install {_PACKAGE}"
         raise OSError(errno.ENOENT, message) from None
+
+
+@cache
+def _all_calls() -> dict[int, _Calls]:
+    library = _library()
     return {size: _calls_of(library, size) for size in SIZES}
 
 

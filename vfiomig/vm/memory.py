@@ -53,7 +53,9 @@ class Piece(NamedTuple):
 class GuestMemory:
     """All RAM of a guest: ``blocks`` in the order of the stream, ``slots`` by address.
 
-    ``size`` is that of the blocks together.  It closes its blocks.
+    ``size`` is that of the blocks together.  It closes its blocks.  ``generation``
+    grows when slots change or a log goes on or off: who keeps where an address was, or
+    whether a log was on, asks again then.
 
     Raises:
         ValueError: slots overlap, are not whole pages or show what no block holds; or
@@ -62,12 +64,16 @@ class GuestMemory:
 
     def __init__(self, blocks: Iterable[RamBlock], slots: Iterable[Slot]) -> None:
         self.blocks: tuple[RamBlock, ...] = tuple(blocks)
-        self.slots: tuple[Slot, ...] = tuple(sorted(slots, key=lambda slot: slot.gpa))
+        self.slots: tuple[Slot, ...] = ()
         self.size = sum(block.size for block in self.blocks)
+        self.generation = 0
         self._named = {block.idstr: block for block in self.blocks}
-        self._starts = [slot.gpa for slot in self.slots]
+        self._starts: list[int] = []
         self._logs: dict[LogUser, dict[str, DirtyPages]] = {}
-        self._check_layout()
+        if len(self._named) < len(self.blocks):
+            message = "two blocks have one name"
+            raise ValueError(message)
+        self.set_slots(slots)
 
     @classmethod
     def of_pc(cls, size: int, machine: str = "pc", above: int = ABOVE_4G) -> Self:
@@ -97,6 +103,16 @@ class GuestMemory:
         return self._named[idstr]
 
     # -- addresses
+
+    def set_slots(self, slots: Iterable[Slot]) -> None:
+        """Show these slots from now on, instead of those before.
+
+        Raises ``ValueError`` as the constructor; nothing changes then.
+        """
+        placed = tuple(sorted(slots, key=lambda slot: slot.gpa))
+        self._check_layout(placed)
+        self.slots, self._starts = placed, [slot.gpa for slot in placed]
+        self.generation += 1
 
     def pieces(self, gpa: int, size: int) -> list[Piece]:
         """Return where the bytes of a range of guest physical addresses are.
@@ -201,10 +217,12 @@ class GuestMemory:
         """Turn a user's log on, empty."""
         logs = {block.idstr: DirtyPages(block.pages) for block in self.blocks}
         self._logs[user] = logs
+        self.generation += 1
 
     def stop_log(self, user: LogUser) -> None:
         """Turn a user's log off; what it held is gone."""
         self._logs.pop(user, None)
+        self.generation += 1
 
     def log(self, user: LogUser, block: RamBlock) -> DirtyPages | None:
         """Return the log of a user for a block, or None if it is off."""
@@ -293,12 +311,9 @@ class GuestMemory:
     ) -> None:
         self.close()
 
-    def _check_layout(self) -> None:
-        if len(self._named) < len(self.blocks):
-            message = "two blocks have one name"
-            raise ValueError(message)
+    def _check_layout(self, slots: Iterable[Slot]) -> None:
         free = 0
-        for slot in self.slots:
+        for slot in slots:
             where = f"slot at {slot.gpa:#x}"
             if (slot.gpa | slot.size | slot.offset) % PAGE_SIZE or slot.size <= 0:
                 message = f"{where}: not whole pages"

@@ -39,6 +39,8 @@ ELSEWHERE = {
     "qemu_stream": "QEMU's own sources; no installed header has them",
     "rsocket": "<rdma/rsocket.h> of librdmacm-dev: tests/unit/uapi/test_rsocket.py",
     "vfio_user": "a protocol over sockets: tests/unit/uapi/test_vfio_user.py",
+    "xen": "Xen's headers and the guest's: tests/unit/uapi/test_xen.py",
+    "xen_xs_wire": "<xen/io/xs_wire.h>: tests/unit/uapi/test_xen_xs_wire.py",
 }
 
 # Since v5.18 the header gives the names on the left to v2 or to nobody, and calls
