@@ -72,7 +72,7 @@ class DriverLostError(DriverDiedError):
 
 
 class MessageError(ProtocolError):
-    """A message of vfio-user, or XenStore's, that cannot be read; ``code`` is the errno."""
+    """A message of vfio-user or XenStore that cannot be read; ``code`` is its errno."""
 
     def __init__(self, message: str, *, code: int) -> None:
         super().__init__(message)

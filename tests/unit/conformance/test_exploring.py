@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+
+import pytest
 
 from vfiomig.conformance.catalogue import load_catalogue
 from vfiomig.conformance.conversation.steps import step
 from vfiomig.conformance.exploring import Exploration, ExplorationProgress, explore
 from vfiomig.protocol.region import MigrationRegion
-
-if TYPE_CHECKING:
-    import pytest
 
 READ_STATE = step("read_device_state", "source")
 STEPS = (
@@ -181,6 +179,7 @@ def test_what_was_not_covered_is_told() -> None:
     assert ("PRE_COPY", "enter(3)") in coverage.not_covered
 
 
+@pytest.mark.slow
 def test_an_executor_finds_the_same() -> None:
     alone = explored(Rare)
     with ThreadPoolExecutor(2) as executor:

@@ -197,6 +197,7 @@ def test_an_interrupt_prints_what_was_found(tmp_path: Path, jobs: str) -> None:
     assert "interrupted: held" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_driver_that_hangs_does_not_outlive_the_command(
     tmp_path: Path, jobs: str

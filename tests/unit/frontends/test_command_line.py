@@ -346,6 +346,7 @@ def test_doctor_reads_the_tree_that_migrate_makes(
     assert "0 problems" in output
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m vfiomig migrate --help | head -1"
     done = subprocess.run(

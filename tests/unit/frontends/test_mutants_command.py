@@ -127,6 +127,7 @@ def test_the_progress_says_which_mutant_of_how_many() -> None:
         assert view.line() == "2 of 2 mutants   2 missed"
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_no_mutant() -> None:
     program = (
         "import sys; import vfiomig.frontends.command_line; "

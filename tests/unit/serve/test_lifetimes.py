@@ -242,6 +242,7 @@ def children() -> set[str]:
     return {*Path(f"/proc/{os.getpid()}/task/{me}/children").read_text().split()}
 
 
+@pytest.mark.slow
 def test_twenty_programs_leave_nothing_in_us() -> None:
     output = Output()
     fds, before = set(os.listdir("/proc/self/fd")), children()  # noqa: PTH208

@@ -132,6 +132,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_up_refuses_and_renewed_servers_are_gone(
     tmp_path: Path,
 ) -> None:
@@ -191,6 +192,7 @@ signal.pause()
 """
 
 
+@pytest.mark.slow
 def test_where_a_new_server_is_silent_no_other_one_is_tried(tmp_path: Path) -> None:
     script = tmp_path / "server.py"
     script.write_text(SILENT)
