@@ -162,24 +162,19 @@ class Frame:
 
     def exchange(self, offset: int, size: int, value: int) -> int:
         """Write a word; return what was there."""
-        words, swap = self._at(offset, size)
-        index, address = offset // size, self._address + offset
-        for _ in range(_TRIES):
-            old = words[index]
-            if swap(address, old, value):
-                break
-        else:
-            raise _starved(offset, size)
-        self._mark()
-        return old
+        return self._change(offset, size, lambda _: value)
 
     def set_bits(self, offset: int, size: int, bits: int) -> int:
         """Set all of ``bits`` in one step; return what was there."""
+        return self._change(offset, size, lambda old: old | bits)
+
+    def _change(self, offset: int, size: int, change: Callable[[int], int]) -> int:
+        """Make ``change`` of a word in one step; return what was there."""
         words, swap = self._at(offset, size)
         index, address = offset // size, self._address + offset
         for _ in range(_TRIES):
             old = words[index]
-            if swap(address, old, old | bits):
+            if swap(address, old, change(old)):
                 break
         else:
             raise _starved(offset, size)
