@@ -76,11 +76,14 @@ class _Session:
 
 
 def _session_at(moment: Moment) -> _Session | None:
-    """Return the session that a write finds, if the device is healthy."""
+    """Return the session that a write finds, if the device is healthy.
+
+    What is read as a buffer where nothing was pending is none (V1-SIZE-09).
+    """
     position = moment.position
     if position.state is None or not is_healthy(position):
         return None
-    buffer = position.buffer
+    buffer = position.buffer if position.pending else None
     return _Session(
         since=witness(moment),
         state=position.state,

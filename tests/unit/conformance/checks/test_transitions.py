@@ -565,6 +565,15 @@ class TestSessionGoesOn:
         write = write.replace("state 2", "state 3")
         assert not _broken(rulings(check, *before, write, "read pending_bytes -> 0x9"))
 
+    @pytest.mark.parametrize("pending", [[], ["read pending_bytes -> 0x0"]])
+    def test_a_buffer_that_nothing_announced_is_none(
+        self, check: str, write: str, pending: list[str]
+    ) -> None:
+        said = ["read data_offset -> 0x1800", "read data_size -> 0x8"]
+        lines = [*_writes(2), *pending, *said, write]
+        assert not _broken(rulings(check, *lines, "read data_size -> 0x9"))
+        assert not _broken(rulings(check, *lines, "read data_offset -> 0x1900"))
+
     def test_a_device_in_trouble_is_not_judged(self, check: str, write: str) -> None:
         lines = [*BUFFER, "read 0x1000 16 -> EIO", write, "read data_size -> 0x20"]
         assert not _broken(rulings(check, *lines))
