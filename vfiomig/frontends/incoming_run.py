@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vfiomig import __version__
 from vfiomig.client.config_space import read_config_space
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from vfiomig.migration.qemu_image import QemuImage
 
 
+_NOT_LOADED: Final = {"harts": "harts are", "xen": "a Xen guest is"}
+
+
 def load_incoming(
     scenario: Scenario,
     file: Path,
@@ -54,10 +57,11 @@ def load_incoming(
         ScenarioError: the scenario's devices are not those of the stream.
         TargetError, TargetStartError: as `load_target`.
     """
-    if scenario.machine is not None and scenario.machine.harts is not None:
-        file_name = plain(str(scenario.file))
-        message = f"{file_name}: machine.harts: harts are not loaded from a file"
-        raise ScenarioError(message)
+    for key, what in _NOT_LOADED.items():
+        if getattr(scenario.machine, key, None) is not None:
+            file_name = plain(str(scenario.file))
+            message = f"{file_name}: machine.{key}: {what} not loaded from a file"
+            raise ScenarioError(message)
     with contextlib.ExitStack() as things:
         image = things.enter_context(open_image(file))
         sections = sections_of(scenario.devices, vfio_sections(image.records()), file)

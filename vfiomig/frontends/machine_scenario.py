@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from vfiomig.frontends.hart_scenario import HARTS, PROGRAM_SIZE, HartsSpec
 from vfiomig.frontends.toml_values import (
@@ -24,6 +24,7 @@ from vfiomig.frontends.toml_values import (
     size,
     whole,
 )
+from vfiomig.frontends.xen_scenario import RESERVED, XEN, XenSpec
 from vfiomig.migration.loop_rules import LOOP_RULES
 from vfiomig.migration.parameters import MILLISECOND, Parameters
 
@@ -54,7 +55,7 @@ class MachineSpec:
 
     ``filled`` bytes of RAM, from its start, are not zero when it begins.  ``qemu`` is
     the version whose loop it follows, a key of `LOOP_RULES`.  Only a RISC-V machine
-    has ``harts``, and a program on them.
+    has ``harts``, and a program on them; only a PC can be a ``xen`` guest's.
     """
 
     type: str
@@ -63,6 +64,7 @@ class MachineSpec:
     qemu: str
     loads: tuple[LoadSpec, ...]
     harts: HartsSpec | None = None
+    xen: XenSpec | None = None
 
     @property
     def family(self) -> str:
@@ -112,8 +114,14 @@ def _make_machine(
     qemu: str,
     load: tuple[LoadSpec, ...],
     harts: HartsSpec | None,
+    xen: XenSpec | None,
 ) -> MachineSpec:
-    _require_harts(type, ram, load, harts)
+    _require_harts(type, harts)
+    if xen is not None and type == VIRT:
+        raise BadKeyError("xen", f"is of a PC, not of {shown(VIRT)}")
+    for guest, own in ((harts, _HARTS_PROGRAM), (xen, _XEN_GUEST)):
+        if guest is not None:
+            _require_room(own, ram, load)
     if filled > ram:
         raise BadKeyError("filled", f"is {filled} bytes, and there are {ram} of RAM")
     for number, each in enumerate(load):
@@ -122,27 +130,39 @@ def _make_machine(
             place = f"load[{number}].working_set"
             raise BadKeyError(place, f"ends at byte {end} of {ram} of RAM")
     return MachineSpec(
-        type=type, ram=ram, filled=filled, qemu=qemu, loads=load, harts=harts
+        type=type, ram=ram, filled=filled, qemu=qemu, loads=load, harts=harts, xen=xen
     )
 
 
-def _require_harts(
-    machine_type: str, ram: int, loads: tuple[LoadSpec, ...], harts: HartsSpec | None
-) -> None:
-    """Hold a RISC-V machine, its harts and the place of their program together."""
+def _require_harts(machine_type: str, harts: HartsSpec | None) -> None:
+    """Hold a RISC-V machine and its harts together."""
     if harts is None:
         if machine_type == VIRT:
             raise BadKeyError("harts", 'is missing: type "virt" has [machine.harts]')
-        return
-    if machine_type != VIRT:
+    elif machine_type != VIRT:
         reason = f'are of RISC-V: type = "virt", not {shown(machine_type)}'
         raise BadKeyError("harts", reason)
-    if ram < PROGRAM_SIZE:
-        reason = f"must be at least {PROGRAM_SIZE} bytes: the harts' program is there"
+
+
+class _Own(NamedTuple):
+    """RAM from its start on that a guest's program has to itself."""
+
+    size: int
+    whose: str
+
+
+_HARTS_PROGRAM: Final = _Own(PROGRAM_SIZE, "the harts' program")
+_XEN_GUEST: Final = _Own(RESERVED, "the Xen guest's own")
+
+
+def _require_room(own: _Own, ram: int, loads: tuple[LoadSpec, ...]) -> None:
+    """Let the guest's program have its place."""
+    if ram < own.size:
+        reason = f"must be at least {own.size} bytes: {own.whose} is there"
         raise BadKeyError("ram", reason)
     for number, load in enumerate(loads):
-        if load.offset < PROGRAM_SIZE:
-            reason = f"must be at least {PROGRAM_SIZE}: below is the harts' program"
+        if load.offset < own.size:
+            reason = f"must be at least {own.size}: below is {own.whose}"
             raise BadKeyError(f"load[{number}].offset", reason)
 
 
@@ -166,6 +186,7 @@ MACHINE: Final = Table(
         "qemu": Key(one_of(*LOOP_RULES), "7.2"),
         "load": Key(Tables(table=_LOAD), ()),
         "harts": Key(HARTS),
+        "xen": Key(XEN),
     },
 )
 _DEFAULTS: Final = Parameters()

@@ -73,6 +73,69 @@ class HartReport:
 
 
 @dataclass(slots=True, kw_only=True)
+class XenEvents:
+    """Events of the host to a Xen guest, each of which is to be handled once.
+
+    ``merged`` found their port pending, so that one handling covers them and the one
+    before.  ``lost`` were sent and are not handled, now that all has come to rest.
+    """
+
+    sent_at_source: int = 0
+    sent_at_destination: int = 0
+    merged: int = 0
+    handled_at_source: int = 0
+    handled_at_destination: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class XenStoreReport:
+    """XenStore when the source had stopped, and on arrival.
+
+    ``transactions`` were open; the guest ended those that it held at the destination,
+    where they ``committed``, or ``conflicted`` with another change (EAGAIN), or were
+    ``unknown`` there.  ``events`` are watch events that waited for the guest.
+    ``share_of_downtime`` is how much of it the link took for the store.
+    """
+
+    nodes: int = 0
+    watches: int = 0
+    watches_arrived: int = 0
+    events: int = 0
+    events_arrived: int = 0
+    transactions: int = 0
+    committed: int = 0
+    conflicted: int = 0
+    unknown: int = 0
+    share_of_downtime: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class XenDisk:
+    """The disk's two ends: how often they met, and what was answered.
+
+    ``unheard`` are responses that the front end was never told of.
+    """
+
+    connections_at_source: int = 0
+    connections_at_destination: int = 0
+    completed_at_source: int = 0
+    completed_at_destination: int = 0
+    unheard: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class XenReport:
+    """A Xen guest; ``page`` is the way to shared_info, ``befell`` what went wrong."""
+
+    page: str
+    events: XenEvents
+    store: XenStoreReport
+    disk: XenDisk
+    befell: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
 class Death:
     """A driver that raised what no errno stands for."""
 
@@ -91,7 +154,7 @@ class RunReport:
     it ended as the scenario expects, with nothing lost.  ``flip_unnoticed``: a bit
     arrived flipped, and the destination ran all the same.  ``lost`` are devices that
     the source could not bring back, each with the reason.  ``notes`` are remarks.
-    Behind the devices come the RAM of a machine and its harts.
+    Behind the devices come the RAM of a machine, its harts, and its Xen guest.
     """
 
     scenario: Scenario
@@ -105,9 +168,10 @@ class RunReport:
     lost: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     harts: list[HartReport] = field(default_factory=list)
+    xen: XenReport | None = None
 
     @property
     def with_states(self) -> list[DeviceReport]:
-        """Those of ``devices`` that have a device_state: not RAM, nor harts."""
+        """Those of ``devices`` that have a device_state: not RAM, for one."""
         names = {device.name for device in self.scenario.devices}
         return [device for device in self.devices if device.name in names]

@@ -11,6 +11,8 @@ from vfiomig.vm.riscv import kernel
 from vfiomig.vm.riscv.board import VirtBoard
 from vfiomig.vm.riscv.sync import POLICIES
 from vfiomig.vm.workload import RamLoad, Workload, fill
+from vfiomig.vm.xen.guest import XenGuest
+from vfiomig.vm.xen.host import memory_of as xen_memory_of
 
 if TYPE_CHECKING:
     from vfiomig.frontends.hart_scenario import HartsSpec
@@ -26,8 +28,9 @@ def make_guest(spec: MachineSpec, party: str, seed: int) -> Machine:
     memory = _memory_of(spec)
     try:
         board = _make_board(spec.harts, memory, party)
+        xen = XenGuest(memory, spec.xen.plan) if spec.xen is not None else None
         if party != "source":
-            return Machine(spec.type, memory, board=board)
+            return Machine(spec.type, memory, board=board, xen=xen)
         if spec.filled:
             fill(memory, spec.filled, seed)
         loads = [
@@ -37,10 +40,12 @@ def make_guest(spec: MachineSpec, party: str, seed: int) -> Machine:
         if board is not None and spec.harts is not None:
             memory.write(kernel.ENTRY, bytes(kernel.END - kernel.ENTRY))
             board.boot(spec.harts.roles)
+        if xen is not None:
+            xen.boot(seed)
     except BaseException:
         memory.close()
         raise
-    machine = Machine(spec.type, memory, loads, board=board)
+    machine = Machine(spec.type, memory, loads, board=board, xen=xen)
     machine.start(now=0)
     return machine
 
@@ -48,6 +53,8 @@ def make_guest(spec: MachineSpec, party: str, seed: int) -> Machine:
 def _memory_of(spec: MachineSpec) -> GuestMemory:
     if spec.harts is not None:
         return GuestMemory.of_virt(spec.ram)
+    if spec.xen is not None:
+        return xen_memory_of(spec.ram, spec.family)
     return GuestMemory.of_pc(spec.ram, spec.family)
 
 

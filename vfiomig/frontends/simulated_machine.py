@@ -145,6 +145,7 @@ class SimulatedMachine:
         self.devices: list[SimulatedDevice] = []
         self.guest: Machine | None = None
         self.harts = scenario.machine.harts if scenario.machine is not None else None
+        self.xen = scenario.machine.xen if scenario.machine is not None else None
         self._dma: GuestDma | None = None
         self._scenario = scenario
         self._log = log

@@ -22,6 +22,7 @@ from vfiomig.frontends.simulated_guest import RamWitness
 from vfiomig.frontends.simulated_harts import HartWitness
 from vfiomig.frontends.simulated_link import SimulatedLink
 from vfiomig.frontends.simulated_machine import SimulatedMachine
+from vfiomig.frontends.simulated_xen import XenWitness
 from vfiomig.frontends.verdicts import judge_devices, run_is_ok
 from vfiomig.migration.clock import Channel, LinkModel, VirtualClock
 from vfiomig.migration.convergence import DowntimeEstimate, Limits
@@ -75,6 +76,8 @@ class _Run(Unobserved):
         self._source, self._destination = self._machines
         self._ram = RamWitness(self._source, self._destination)
         self._harts = HartWitness(self._source, self._destination)
+        self._xen = XenWitness(self._source, self._destination)
+        self._parts = self._ram, self._harts, self._xen
         self._require_faults()
 
     def go(self) -> RunReport:
@@ -82,19 +85,21 @@ class _Run(Unobserved):
         self._begin_history()
         endings = self._migrate()
         outcome = self._outcome(endings)
-        if outcome is not Outcome.COMPLETED:
-            self._ram.after_failure()
-            self._harts.after_failure()
-        if outcome is Outcome.COMPLETED:
+        has_moved = outcome is Outcome.COMPLETED
+        if has_moved:
             self._link.require_faults(self._metrics.stream_bytes)
             self._harts.run_on()
+        else:
+            for part in self._parts:
+                part.after_failure()
+        self._xen.run_on(has_moved=has_moved)
         devices = [
             DeviceReport(
                 name=spec.name, target=spec.target, digests=self._digests[spec.name]
             )
             for spec in self._scenario.devices
         ]
-        devices += [*self._ram.report(), *self._harts.report()]
+        devices += [each for part in self._parts for each in part.report()]
         judge_devices(devices, outcome)
         self._ram.judge_config(devices)
         report = RunReport(
@@ -107,6 +112,7 @@ class _Run(Unobserved):
             death=self._death,
             flip_unnoticed=outcome is Outcome.COMPLETED and self._link.flips,
             harts=self._harts.judge(devices),
+            xen=self._xen.judge(devices, self._metrics, has_moved=has_moved),
             lost=[f"{name}: {in_words(why)}" for e in endings for name, why in e.lost],
         )
         report.notes += remarks_on_faults(self._scenario, outcome, self._armed)
@@ -200,8 +206,8 @@ class _Run(Unobserved):
             for simulated in self._destination.devices:
                 device = simulated.spec.name
                 self._digests[device].destination_before = simulated.digest()
-            self._ram.at_start()
-            self._harts.at_start()
+            for part in self._parts:
+                part.at_start()
             self._arm("source", "start")
             self._arm("destination", "start")
         except (OSError, VfiomigError) as error:
@@ -247,9 +253,9 @@ class _Run(Unobserved):
         self._digests[device].source_at_stop = self._source.device(device).digest()
 
     def source_stops_copying(self) -> None:
-        """Take RAM's digest, and arm the faults of stop-and-copy."""
-        self._ram.at_stop()
-        self._harts.at_stop()
+        """Take the digests of all but devices; arm the faults of stop-and-copy."""
+        for part in self._parts:
+            part.at_stop()
         self._arm("source", "stop")
 
     def source_will_continue(self, device: str) -> None:
@@ -266,8 +272,8 @@ class _Run(Unobserved):
 
     def destination_will_run(self, device: str) -> None:
         """Take what arrived beside the state; arm the faults of the last write."""
-        self._ram.on_arrival()
-        self._harts.on_arrival()
+        for part in self._parts:
+            part.on_arrival()
         self._destination.device(device).take_config()
         self._arm("destination", "end", device=device)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vfiomig.frontends.stream_xenstore import has_store
 from vfiomig.migration.qemu_image import ImageError
 from vfiomig.protocol.qemu_stream.records import (
     Command,
@@ -155,7 +156,8 @@ class Section:
     ``number`` counts sections from 1, ``None`` for what is none.  ``size`` is in
     bytes, head and footer included, and grows until the section is complete.
     ``head`` is the record that began it.  ``fields`` and ``subsections`` are those of
-    a vmstate, ``opaque`` the bytes of which nothing is known.
+    a vmstate, ``opaque`` the bytes of which nothing is known; ``store`` is the record
+    of a Xen guest's store.
     """
 
     type: str
@@ -175,6 +177,7 @@ class Section:
     fields: int | None = None
     subsections: int = 0
     opaque: int | None = None
+    store: Located | None = None
 
     @property
     def is_section(self) -> bool:
@@ -191,6 +194,7 @@ class Section:
             case VmState():
                 self.fields = len(record.fields)
                 self.subsections = len(record.subsections)
+                self.store = located if has_store(record) else None
             case Opaque(data):
                 self.opaque = len(data)
             case _ if self.vfio.take(record):

@@ -79,4 +79,6 @@ def _notes(scenario: Scenario) -> tuple[str, ...]:
         notes.append("multifd is left out: all pages are taken to go in the stream")
     if scenario.machine is not None and scenario.machine.harts is not None:
         notes.append("the harts are left out: what they write, and their sections")
+    if scenario.machine is not None and scenario.machine.xen is not None:
+        notes.append("the Xen guest is left out: what it writes, and its sections")
     return tuple(notes)

@@ -55,6 +55,7 @@ class Look:
     """What is known between two iterations: the moment, the bytes, the rounds.
 
     ``expected`` is the downtime if it went over now; times in nanoseconds.
+    ``rounds_ended`` leaves out those of QEMU's first window: nothing could be expected.
     """
 
     now: int

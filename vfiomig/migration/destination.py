@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from vfiomig.migration.device_loading import DeviceLoading
 from vfiomig.migration.exchange import Close, Send, Steps
-from vfiomig.migration.hart_loading import HartLoading
 from vfiomig.migration.incoming import Incoming
 from vfiomig.migration.metrics import Metrics, Outcome
 from vfiomig.migration.observer import Observer, Unobserved
@@ -23,6 +22,11 @@ from vfiomig.migration.side import (
     MigratingMachine,
     StateNotes,
     description_of,
+)
+from vfiomig.migration.state_loading import (
+    StateLoading,
+    loading_of_hart,
+    loadings_of_xen,
 )
 from vfiomig.protocol.errors import DriverDiedError, VfiomigError
 from vfiomig.protocol.qemu_stream import framing
@@ -36,6 +40,7 @@ from vfiomig.uapi.qemu_stream import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from vfiomig.migration.clock import VirtualClock
     from vfiomig.migration.handler import LoadHandler
@@ -92,13 +97,16 @@ class Destination:
                 memory, self._incoming, metrics, machine.channels, machine.places
             )
             handlers.insert(0, ram)
-        self._harts: list[HartLoading] = []
+        self._before: list[StateLoading[Any]] = []
+        self._behind: list[StateLoading[Any]] = []
         if machine is not None and (board := machine.machine.board) is not None:
-            self._harts = [
-                HartLoading(board, index, self._incoming)
+            self._before = [
+                loading_of_hart(board, index, self._incoming)
                 for index in range(len(board.harts))
             ]
-        self._states_to_come = [*self._harts, *self._states_to_come]
+        if machine is not None and (xen := machine.machine.xen) is not None:
+            self._behind = loadings_of_xen(xen, self._incoming)
+        self._states_to_come = [*self._before, *self._states_to_come, *self._behind]
         self._waiting = handlers
         self._open_sections: dict[int, LoadHandler] = {}
         self._numbered: dict[int, LoadHandler] = {}
@@ -141,6 +149,8 @@ class Destination:
             yield from self._incoming.expect(wanted, f"a machine {machine_type!r}")
             if self._machine.machine.board is not None:
                 self._machine.machine.board.pre_load()
+            if self._machine.machine.xen is not None:
+                self._machine.machine.xen.pre_load()
         for device in self._devices:
             self._busy_with = device.name
             device.client.load_setup()
@@ -148,8 +158,12 @@ class Destination:
         while (yield from self._load_section()):
             pass
         if self._machine is not None:
-            harts = [hart.description() for hart in self._harts]
-            wanted = framing.vm_description(description_of(self._devices, harts))
+            before, behind = (
+                [state.description for state in states if state.description is not None]
+                for states in (self._before, self._behind)
+            )
+            document = description_of(self._devices, before, behind)
+            wanted = framing.vm_description(document)
             yield from self._incoming.expect(wanted, "the description of this machine")
             if self._machine.machine.board is not None:
                 self._machine.machine.board.post_init()
@@ -195,7 +209,7 @@ class Destination:
 
     def _load_full(self, section: int) -> Steps[None]:
         """Load what a handler sends in one piece, once all that iterate are over."""
-        handler = self._numbered.get(section) or self._next_hart()
+        handler = self._numbered.get(section) or self._next_state()
         if handler is None or self._open_sections or self._waiting:
             self._incoming.fail(f"a FULL section {section} has no place here")
         if handler not in self._states_to_come:
@@ -205,9 +219,10 @@ class Destination:
         self._busy_with = handler.name
         yield from handler.load_state(section)
 
-    def _next_hart(self) -> LoadHandler | None:
-        """Return the first hart whose section has not come: no START names it."""
-        return next((hart for hart in self._harts if hart.loaded is None), None)
+    def _next_state(self) -> LoadHandler | None:
+        """Return the first part whose section has not come: no START names it."""
+        states = (*self._before, *self._behind)
+        return next((state for state in states if state.description is None), None)
 
     def _opened(self, section: int) -> LoadHandler:
         if section not in self._open_sections:

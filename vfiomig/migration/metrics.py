@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+# Parts of a machine that go in one piece.
+StateKind: TypeAlias = Literal["harts", "xen", "xenstore"]
 
 
 class Outcome(enum.Enum):
@@ -83,12 +87,16 @@ class Metrics:
     loaded_device_bytes: int = 0
 
     # A machine's other parts, framing included but for the sections' heads and feet:
-    # pages before and after its stop; devices' FULL sections and harts', whole; the VM
-    # description.
+    # pages before and after its stop; devices' FULL sections, harts' and those of a Xen
+    # guest and of its store, whole; the VM description.
     precopy_ram_bytes: int = 0
     stop_and_copy_ram_bytes: int = 0
     config_bytes: int = 0
     hart_bytes: int = 0
+    xen_bytes: int = 0
+    xenstore_bytes: int = 0
+    # How long the link took for the store: its share of the downtime.
+    xenstore_time: int = 0
     vmdesc_bytes: int = 0
     # Pages that were sent with their contents, and as zero (QEMU: normal, duplicate).
     normal_pages: int = 0
@@ -111,6 +119,17 @@ class Metrics:
     pending_bytes_at_switch_over: int | None = None
     # When the source knew how it ended.
     ended_at: int | None = None
+
+    def count_state(self, kind: StateKind, size: int, duration: int) -> None:
+        """Count a part that went in one piece, and how long it took."""
+        match kind:
+            case "harts":
+                self.hart_bytes += size
+            case "xen":
+                self.xen_bytes += size
+            case "xenstore":
+                self.xenstore_bytes += size
+                self.xenstore_time += duration
 
     @property
     def downtime(self) -> int | None:

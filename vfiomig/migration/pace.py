@@ -29,6 +29,10 @@ class Pace(Protocol):
     def threshold(self) -> int:
         """Pending bytes below which they can be moved within the downtime limit."""
 
+    @property
+    def has_measured(self) -> bool:
+        """Whether what is expected of a downtime is known at all."""
+
     def is_exceeded(self) -> bool:
         """Tell whether no more may be sent before `wait`."""
 
@@ -46,6 +50,7 @@ class Unpaced:
     """No limit but the link's own rate; the downtime is what a model expects."""
 
     threshold = 0
+    has_measured = True
 
     def __init__(self, estimate: DowntimeEstimate) -> None:
         self.expected = estimate.of
@@ -86,6 +91,7 @@ class QemuPace:
         self._switchover_bandwidth = parameters.avail_switchover_bandwidth
         self._completes_at_threshold = parameters.rules.completes_at_threshold
         self.threshold = 0
+        self.has_measured = False
         self.begin_window()
 
     def begin_window(self) -> None:
@@ -134,4 +140,5 @@ class QemuPace:
         bandwidth = self._switchover_bandwidth or sent * SECOND // spent
         self.threshold = bandwidth * self._downtime_limit // SECOND
         self._metrics.measured_bandwidth = bandwidth
+        self.has_measured = True
         self.begin_window()

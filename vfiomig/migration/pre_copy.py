@@ -79,16 +79,19 @@ class PreCopy:
             OSError, VfiomigError: a handler failed.
         """
         rounds = self._metrics.rounds
+        uncounted = 0  # rounds that ended before anything was measured
         while True:
             self._guest.run_until(self._clock.now)
             pending = self._pending()
             is_round_over = not rounds or _is_over(rounds[-1])
+            if is_round_over and not self._pace.has_measured:
+                uncounted = len(rounds)
             look = Look(
                 now=self._clock.now,
                 pending=pending,
                 expected=self._pace.expected(pending),
                 rounds_begun=len(rounds),
-                rounds_ended=len(rounds) - (not is_round_over),
+                rounds_ended=len(rounds) - (not is_round_over) - uncounted,
             )
             decision = self._limits.decide(look)
             if decision is not Decision.ITERATE:

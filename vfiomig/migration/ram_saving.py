@@ -72,7 +72,7 @@ class RamSaving:
         self._metrics = metrics
         self._sender = sender or StreamPages()
         self._observer = observer or Unobserved()
-        self._cursors = dict.fromkeys(self._memory.blocks, 0)
+        self._cursors = {block.idstr: 0 for block in self._memory.blocks}
         self._turn = 0  # the block that is sent from
 
     def save_setup(self) -> Steps[None]:
@@ -203,18 +203,18 @@ class RamSaving:
         ahead = max(_AHEAD, min(sure // FULL_SIZE, _FAR_AHEAD))
         while True:
             block = blocks[self._turn]
-            ranges = self._log(block).next_ranges(self._cursors[block], ahead)
+            ranges = self._log(block).next_ranges(self._cursors[block.idstr], ahead)
             if len(ranges):
                 zero = zero_pages_in(block, ranges)
                 return _Look(block, ranges, pages_in(ranges), zero)
-            self._cursors[block] = 0
+            self._cursors[block.idstr] = 0
             self._turn = (self._turn + 1) % len(blocks)
 
     def _take_out(self, look: _Look) -> None:
         """Let what was sent be dirty no more."""
         ranges = up_to_count(look.ranges, look.sent)
         self._log(look.block).clear_ranges(ranges)
-        self._cursors[look.block] = int(look.numbers[look.sent - 1]) + 1
+        self._cursors[look.block.idstr] = int(look.numbers[look.sent - 1]) + 1
 
     def _log(self, block: RamBlock) -> DirtyPages:
         log = self._memory.log(LogUser.MIGRATION, block)

@@ -108,11 +108,16 @@ class StateNotes:
 
 
 def description_of(
-    devices: Iterable[MigratingDevice], harts: Iterable[dict[str, object]] = ()
+    devices: Iterable[MigratingDevice],
+    before: Iterable[dict[str, object]] = (),
+    behind: Iterable[dict[str, object]] = (),
 ) -> bytes:
-    """Return the VM description of a machine with these devices, and its harts'."""
+    """Return the VM description of a machine with these devices.
+
+    What goes ``before`` them, the harts, and ``behind``, is described already.
+    """
     described = [
-        *harts,
+        *before,
         *(
             vmdesc.describe_data(
                 SectionName(device.idstr, 0), framing.config_state_size(device.config)
@@ -120,5 +125,6 @@ def description_of(
             for device in devices
             if device.config is not None
         ),
+        *behind,
     ]
     return vmdesc.text_of(vmdesc.vm_description(described, page_size=PAGE_SIZE))

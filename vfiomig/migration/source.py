@@ -8,12 +8,12 @@ any more and all are lost.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from vfiomig.client.v1 import ApplicationAbortedError
 from vfiomig.migration.device_saving import DeviceSaving
 from vfiomig.migration.exchange import Finish, Receive, Send, Steps
-from vfiomig.migration.hart_saving import HartSaving
 from vfiomig.migration.metrics import Metrics, Outcome, StatusChange
 from vfiomig.migration.observer import Guest, IdleGuest, Observer, Unobserved
 from vfiomig.migration.pace import Pace, QemuPace, Unpaced
@@ -29,6 +29,7 @@ from vfiomig.migration.side import (
     StateNotes,
     description_of,
 )
+from vfiomig.migration.state_saving import StateSaving, hart_states, xen_states
 from vfiomig.protocol.errors import DriverDiedError, VfiomigError
 from vfiomig.protocol.qemu_stream import framing
 from vfiomig.vm.machine import RunState
@@ -94,9 +95,11 @@ class Source:
             )
             handlers.append(self._ram)
         section = _RAM_SECTION + len(handlers)
-        self._harts: HartSaving | None = None
+        self._harts: StateSaving | None = None
+        self._xen: StateSaving | None = None
         if machine is not None and (board := machine.machine.board) is not None:
-            self._harts = HartSaving(board, section, metrics)
+            take = partial(hart_states, board, section)
+            self._harts = StateSaving("harts", take, clock=clock, metrics=metrics)
             handlers.append(self._harts)
             section += len(board.harts)
         sections = SectionWriter(devices, section)
@@ -112,6 +115,10 @@ class Source:
             )
             for device in devices
         ]
+        if machine is not None and (xen := machine.machine.xen) is not None:
+            take = partial(xen_states, xen, section + len(devices))
+            self._xen = StateSaving("xen", take, clock=clock, metrics=metrics)
+            handlers.append(self._xen)
         self._loop = PreCopy(
             handlers,
             clock=clock,
@@ -156,8 +163,12 @@ class Source:
         yield from self._loop.complete()
         yield from self._send(framing.STREAM_END)
         if self._machine is not None:
-            harts = self._harts.descriptions() if self._harts is not None else ()
-            text = framing.vm_description(description_of(self._devices, harts))
+            before, behind = (
+                states.descriptions if states is not None else ()
+                for states in (self._harts, self._xen)
+            )
+            document = description_of(self._devices, before, behind)
+            text = framing.vm_description(document)
             yield from self._send(text)
             self._metrics.vmdesc_bytes += len(text)
         # A damaged length makes the destination wait for bytes that never come.

@@ -94,12 +94,14 @@ class StateError(VfiomigError):
 class StreamError(VfiomigError):
     """A migration stream that cannot be read.
 
-    ``position`` is the byte of the stream, counted from 0, where that showed.
+    ``position`` is the byte of the stream, counted from 0, where that showed;
+    ``reason`` is the message without it.
     """
 
     def __init__(self, message: str, *, position: int) -> None:
         super().__init__(f"byte {position} of the stream: {message}")
         self.position = position
+        self.reason = message
 
 
 def class_of(driver: object) -> str:

@@ -70,6 +70,7 @@ class GuestMemory:
         self._named = {block.idstr: block for block in self.blocks}
         self._starts: list[int] = []
         self._logs: dict[LogUser, dict[str, DirtyPages]] = {}
+        self._replaced: list[RamBlock] = []  # whoever pinned one still writes to it
         if len(self._named) < len(self.blocks):
             message = "two blocks have one name"
             raise ValueError(message)
@@ -113,6 +114,24 @@ class GuestMemory:
         self._check_layout(placed)
         self.slots, self._starts = placed, [slot.gpa for slot in placed]
         self.generation += 1
+
+    def replace_block(self, idstr: str) -> RamBlock:
+        """Put other memory, with the same contents, behind a block; return it.
+
+        As a host does that moves a page.  Addresses and logs stay as they are.
+        Raises ``KeyError`` for no such block.
+        """
+        old = self._named[idstr]
+        new = RamBlock(idstr, old.size)
+        new.view[:] = old.view
+        self._named[idstr] = new
+        self.blocks = tuple(self._named.values())
+        self._replaced.append(old)
+        self.set_slots(
+            slot._replace(block=new) if slot.block is old else slot
+            for slot in self.slots
+        )
+        return new
 
     def pieces(self, gpa: int, size: int) -> list[Piece]:
         """Return where the bytes of a range of guest physical addresses are.
@@ -297,7 +316,7 @@ class GuestMemory:
 
     def close(self) -> None:
         """Free the blocks."""
-        for block in self.blocks:
+        for block in (*self.blocks, *self._replaced):
             block.close()
 
     def __enter__(self) -> Self:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from tests.open_descriptors import open_descriptors
 from tests.unit.conformance.small_drivers import STOP, Bare, Framed, bench_for, small
 from vfiomig.conformance.conversation.scripts import scripts
 from vfiomig.conformance.conversation.steps import step
@@ -153,9 +154,9 @@ def test_the_parents_own_output_is_left_alone(
 
 
 def test_a_worker_leaves_no_process_and_no_file_behind() -> None:
-    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    before = open_descriptors()
     ended(small(data_size=loop_for_ever), PATIENCE)
-    assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
+    assert len(open_descriptors()) == len(before)
     assert multiprocessing.active_children() == []
 
 

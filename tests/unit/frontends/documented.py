@@ -22,8 +22,13 @@ def rows_of(section: str) -> dict[str, list[str]]:
 
 def example_of(section: str, language: str) -> str:
     """Return the one fenced block of a section in a language."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.M | re.S)
-    return str(block)
+    (block,) = examples_of(section, language)
+    return block
+
+
+def examples_of(section: str, language: str) -> list[str]:
+    """Return the fenced blocks of a section in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", section, re.M | re.S)
 
 
 def paths_in(value: object, place: str = "") -> Iterator[str]:

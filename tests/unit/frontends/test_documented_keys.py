@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import pytest
 
-from tests.unit.frontends.documented import SECTIONS, example_of, paths_in, rows_of
+from tests.unit.frontends.documented import (
+    SECTIONS,
+    example_of,
+    examples_of,
+    paths_in,
+    rows_of,
+)
 from tests.unit.frontends.report.sample_runs import everything, failed, moved
 from vfiomig.frontends.report.as_json import as_json
 from vfiomig.frontends.scenario import KEYS, load_scenario
@@ -65,11 +71,15 @@ def test_every_word_that_a_key_may_hold_is_documented(path: str) -> None:
         )
 
 
-def test_the_example_is_read_and_has_every_key(tmp_path: Path) -> None:
-    text = example_of(SCENARIO, "toml")
-    (tmp_path / "example.toml").write_text(text)
-    assert load_scenario(tmp_path / "example.toml").expected is Outcome.FAILED
-    written = {path.replace("[]", "") for path in paths_in(tomllib.loads(text))}
+def test_the_examples_are_read_and_have_every_key_between_them(tmp_path: Path) -> None:
+    written = set()
+    ends = []
+    for text in examples_of(SCENARIO, "toml"):
+        (tmp_path / "example.toml").write_text(text)
+        ends.append(load_scenario(tmp_path / "example.toml").expected)
+        keys = paths_in(tomllib.loads(text))
+        written |= {path.replace("[]", "") for path in keys}
+    assert ends == [Outcome.FAILED, Outcome.COMPLETED]
     assert written == KEY.keys()
 
 

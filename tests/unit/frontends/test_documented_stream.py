@@ -15,9 +15,12 @@ from tests.unit.frontends.stream_files import (
     HEADER,
     configuration,
     data,
+    described,
     vfio,
     vfio_start,
 )
+from vfiomig.protocol.qemu_stream.xen_sections import describe, full_section
+from vfiomig.protocol.qemu_stream.xen_state import XenStoreDevice
 
 if TYPE_CHECKING:
     from tests.unit.frontends.conftest import Vfiomig
@@ -55,13 +58,22 @@ def an_example() -> bytes:
     )
 
 
+def a_store() -> bytes:
+    """Return a stream of a Xen guest's store that is damaged: it ends early."""
+    part = XenStoreDevice(impl_state=b"\0\0\0\1")
+    full = full_section(3, 0, part)
+    return HEADER + full + END_OF_FILE + described(describe(0, part))
+
+
 @pytest.mark.slow
 def test_every_key_is_in_the_table_and_no_other(vfiomig: Vfiomig) -> None:
     found: set[str] = set()
     for file in sorted(DATA.glob("*.mig.xz")):
         found.update(paths_in(pruned(told_of(vfiomig, str(file), "--ram"))))
     Path("cut").write_bytes(an_example()[:-1])
-    found.update(paths_in(pruned(told_of(vfiomig, "cut"))))
+    Path("store").write_bytes(a_store())
+    for name in ("cut", "store"):
+        found.update(paths_in(pruned(told_of(vfiomig, name))))
     # A key that may be null stands in the table with what it holds when it is not.
     inner = {
         path

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.open_descriptors import open_descriptors
 from tests.unit.serve.programs import (
     KILL,
     EchoFolder,
@@ -245,7 +246,7 @@ def children() -> set[str]:
 @pytest.mark.slow
 def test_twenty_programs_leave_nothing_in_us() -> None:
     output = Output()
-    fds, before = set(os.listdir("/proc/self/fd")), children()  # noqa: PTH208
+    fds, before = open_descriptors(), children()
     for _ in range(20):
         with started(["/bin/sh", "-c", "true & exit 3"], EchoFolder(), output) as (
             supervisor,
@@ -255,5 +256,5 @@ def test_twenty_programs_leave_nothing_in_us() -> None:
     for number in range(3):
         with pytest.raises(StartError):
             start([f"/nowhere/{number}"])
-    assert set(os.listdir("/proc/self/fd")) == fds  # noqa: PTH208
+    assert open_descriptors() == fds
     assert children() == before

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "rsocket": "<rdma/rsocket.h> of librdmacm-dev: tests/unit/uapi/test_rsocket.py",
     "vfio_user": "a protocol over sockets: tests/unit/uapi/test_vfio_user.py",
     "xen": "Xen's headers and the guest's: tests/unit/uapi/test_xen.py",
+    "xen_event_channel": "Xen's: tests/unit/uapi/test_xen_event_channel.py",
     "xen_xs_wire": "<xen/io/xs_wire.h>: tests/unit/uapi/test_xen_xs_wire.py",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import click
 from rich.console import Console
@@ -42,6 +42,13 @@ if TYPE_CHECKING:
 _STDIO: Final = "-"
 
 
+class _Tree(NamedTuple):
+    """The tree that was asked for: of which states, and whether all of a store."""
+
+    name: str
+    everything: bool
+
+
 @click.command()
 @click.argument("file", required=False)
 @click.option(
@@ -50,6 +57,9 @@ _STDIO: Final = "-"
     is_flag=False,
     flag_value="",
     help="Print the values of the device states; of those with NAME in their name.",
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="With --tree: all of a Xen guest's store."
 )
 @click.option("--ram", is_flag=True, help="Print the RAM blocks and the runs of pages.")
 @click.option(
@@ -78,6 +88,7 @@ def stream(
     file: str | None,
     *,
     tree: str | None,
+    everything: bool,
     ram: bool,
     vfio: bool,
     json_file: str | None,
@@ -99,6 +110,7 @@ def stream(
     vfiomig stream vm.mig
     vfiomig stream vm.mig --vfio
     vfiomig stream vm.mig.xz --tree serial
+    vfiomig stream vm.mig --tree xen_xenstore --all
     vfiomig stream vm.mig --extract 00:04.0/vfio --output device.bin
     vfiomig stream vm.mig --extract pc.ram --output ram.img
     vfiomig stream before.mig --diff after.mig
@@ -106,6 +118,9 @@ def stream(
     if file is None and tree:  # `vfiomig stream --tree FILE`
         file, tree = tree, ""
     _check(file, extract, output, other)
+    if everything and tree is None:
+        message = "--all goes with --tree"
+        raise click.UsageError(message, click.get_current_context())
     assert file is not None
     console = Console(highlight=False)
     with contextlib.ExitStack() as files:
@@ -120,7 +135,8 @@ def stream(
         if write is not None:
             shown.append(lambda: write_json(image, write, with_runs=ram))
         if json_file != _STDIO:
-            shown.extend(_views(image, console, tree=tree, ram=ram, vfio=vfio))
+            tree_of = None if tree is None else _Tree(tree, everything)
+            shown.extend(_views(image, console, tree=tree_of, ram=ram, vfio=vfio))
         damage = _show(shown)
     if damage is not None:
         raise damage
@@ -145,7 +161,7 @@ def _views(
     image: QemuImage,
     console: Console,
     *,
-    tree: str | None,
+    tree: _Tree | None,
     ram: bool,
     vfio: bool,
 ) -> list[Callable[[], object]]:
@@ -156,7 +172,7 @@ def _views(
     if vfio:
         views.append(lambda: print_vfio(image, console))
     if tree is not None:
-        views.append(lambda: _tree(image, tree, console))
+        views.append(lambda: _print_tree(image, tree, console))
     return views or [lambda: print_sections(image, console)]
 
 
@@ -172,9 +188,9 @@ def _show(views: list[Callable[[], object]]) -> ImageError | None:
     return damage
 
 
-def _tree(image: QemuImage, name: str, console: Console) -> None:
-    if not print_tree(image, name, console):
-        what = f" with {quoted(name)} in its name" if name else ""
+def _print_tree(image: QemuImage, tree: _Tree, console: Console) -> None:
+    if not print_tree(image, tree.name, console, everything=tree.everything):
+        what = f" with {quoted(tree.name)} in its name" if tree.name else ""
         print_line(console, f"no described device state{what}")
 
 

@@ -37,6 +37,7 @@ def as_dict(report: RunReport) -> dict[str, object]:
         "verified": "",
         "devices": _devices(report),
         "harts": msgspec.to_builtins(report.harts),
+        "xen": msgspec.to_builtins(report.xen),
         "metrics": {
             **msgspec.to_builtins(metrics),
             "downtime": metrics.downtime,

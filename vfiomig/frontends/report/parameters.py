@@ -76,6 +76,11 @@ def _machine_rows(scenario: Scenario) -> list[tuple[str, str]]:
         policies = " to ".join(dict.fromkeys((harts.policy, harts.destination_policy)))
         roles = ", ".join(role.value for role in harts.roles)
         rows += [("harts", roles), ("registers synchronised", policies)]
+    if (xen := machine.xen) is not None:
+        vcpus = "1 vCPU" if xen.vcpus == 1 else f"{xen.vcpus} vCPUs"
+        page = f"{xen.page}, {xen.layout} bits, {vcpus}, vcpu_info {xen.vcpu_info}"
+        nodes = f"{xen.nodes} nodes of {bytes_text(xen.node_size)} more"
+        rows += [("shared_info", page), ("XenStore", nodes)]
     rows += [("QEMU's loop", machine.qemu), ("max-bandwidth", limit)]
     if given.auto_converge:
         rows.append(("auto-converge", "on"))

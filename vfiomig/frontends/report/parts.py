@@ -10,7 +10,7 @@ from vfiomig.frontends.report.units import bytes_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vfiomig.frontends.run_report import RunReport
+    from vfiomig.frontends.run_report import RunReport, XenReport
     from vfiomig.migration.metrics import Metrics
 
 
@@ -29,12 +29,16 @@ def stop_and_copy_words(report: RunReport) -> tuple[str, str]:
     metrics = report.metrics
     devices, ram = metrics.stop_and_copy_device_bytes, metrics.stop_and_copy_ram_bytes
     rest = metrics.config_bytes + metrics.vmdesc_bytes
-    total = bytes_text(devices + ram + rest + metrics.hart_bytes)
+    xen = metrics.xen_bytes + metrics.xenstore_bytes
+    total = bytes_text(devices + ram + rest + metrics.hart_bytes + xen)
     if report.scenario.machine is None:
         return total, ""
     parts = f"{bytes_text(ram)} of RAM, {bytes_text(devices)} of devices"
     if metrics.hart_bytes:
         parts += f", {bytes_text(metrics.hart_bytes)} of harts"
+    if xen:
+        parts += f", {bytes_text(metrics.xenstore_bytes)} of XenStore"
+        parts += f", {bytes_text(metrics.xen_bytes)} of event channels"
     return total, f"{parts}, {bytes_text(rest)} of configuration"
 
 
@@ -55,6 +59,25 @@ def machine_figures(report: RunReport) -> Iterator[tuple[str, str, str]]:
         syncs += f", the guest throttled by {metrics.cpu_throttle} %"
     yield "RAM", pages, syncs
     yield "status", " > ".join(each.status for each in metrics.statuses), ""
+    if report.xen is not None:
+        yield from _xen_figures(report.xen)
+
+
+def _xen_figures(xen: XenReport) -> Iterator[tuple[str, str, str]]:
+    events, store, disk = xen.events, xen.store, xen.disk
+    sent = events.sent_at_source + events.sent_at_destination
+    ends = (
+        f"{events.handled_at_source:,} handled at the source, "
+        f"{events.handled_at_destination:,} at the destination"
+    )
+    yield "events", f"{sent:,} sent", f"{ends}, {events.lost:,} lost"
+    share = store.share_of_downtime
+    beside = "" if share is None else f"{share:.1%} of the downtime"
+    open_ones = f"{store.transactions:,} open transactions"
+    yield "XenStore", f"{store.nodes:,} nodes, {open_ones}", beside
+    ends = f"{disk.connections_at_source:,} at the source"
+    met = f"{ends}, {disk.connections_at_destination:,} at the destination"
+    yield "disk connected", met, ""
 
 
 HART_HEADINGS: Final = ("hart", "role", "at stop", "on arrival", "in U", "in S", "")

@@ -14,6 +14,7 @@ import msgspec
 from vfiomig.frontends.report.stream_words import command_name, uuid_text
 from vfiomig.frontends.stream_sections import placed
 from vfiomig.frontends.stream_totals import Totals
+from vfiomig.frontends.stream_xenstore import view_of
 from vfiomig.migration.qemu_image import ImageError
 from vfiomig.protocol.qemu_stream.records import (
     Command,
@@ -119,6 +120,7 @@ def _end(section: Section, write: Callable[[bytes], object], totals: Totals) -> 
         "is_cut": section.is_cut,
         "ram": _counts(section.ram),
         "vfio": _counts(section.vfio),
+        "xenstore": None if section.store is None else _store(section.store),
     }
     write(b"]," + _encoded(tail)[1:])
 
@@ -139,6 +141,24 @@ def _counts(counted: RamCount | VfioCount) -> dict[str, int] | None:
     """Return what was counted; ``None`` where that is nothing."""
     counts: dict[str, int] = asdict(counted)
     return counts if any(counts.values()) else None
+
+
+def _store(located: Located) -> dict[str, object] | None:
+    """Return what a Xen guest's store has; of a damaged one how long it is."""
+    view = view_of(located)
+    if view is None:
+        return None
+    store, damage = view.store, view.store_damage or view.events_damage
+    return {
+        "bytes": view.size,
+        "nodes": None if store is None else store.tree.count,
+        "transactions": None if store is None else len(store.transactions),
+        "watches": None if store is None else len(store.watches),
+        "events": None if view.events_damage else len(view.events),
+        "damage": None
+        if damage is None
+        else {"position": damage.position, "reason": text(damage.reason)},
+    }
 
 
 def _tail(totals: Totals, damage: ImageError | None) -> dict[str, object]:
@@ -309,14 +329,21 @@ def _state(state: VmState) -> dict[str, object]:
 
 
 def _field(field: Field) -> dict[str, object]:
-    value = field.value
     return {
         "name": text(field.name),
         "type": text(field.type),
         "size": _number(field.size),
         "index": _number(field.index),
-        "value": [*map(_value, value)] if isinstance(value, tuple) else _value(value),
+        "value": _values(field),
     }
+
+
+def _values(field: Field) -> object:
+    value = field.value
+    if not isinstance(value, tuple):
+        return _value(value)
+    is_bytes = (field.type, field.size) == ("uint8", 1)  # there may be many
+    return value if is_bytes else [*map(_value, value)]
 
 
 def _value(value: Value) -> object:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from vfiomig.frontends.plain_text import plain, quoted
 from vfiomig.frontends.report.stream_terminal import print_line, print_row, title
+from vfiomig.frontends.report.stream_xenstore import store_lines
 from vfiomig.frontends.stream_sections import placed
+from vfiomig.frontends.stream_xenstore import view_of
 from vfiomig.protocol.qemu_stream.records import VfioConfig, VmState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
@@ -27,8 +29,12 @@ _DIGIT: Final = 9  # what is larger is shown in hex as well
 _INDENT: Final = "  "
 
 
-def print_tree(image: QemuImage, name: str, console: Console) -> bool:
+def print_tree(
+    image: QemuImage, name: str, console: Console, *, everything: bool = False
+) -> bool:
     """Print the values of each section with ``name`` in its name; tell if any is.
+
+    ``everything``: of a Xen guest's store as well.
 
     Raises:
         ImageError: the stream is damaged; what could be read is printed.
@@ -41,7 +47,9 @@ def print_tree(image: QemuImage, name: str, console: Console) -> bool:
             is_found = True
             print_line(console, "")
             print_line(console, _heading(section), "bold")
-            for line in _state(state, _INDENT):
+            view = view_of(located)
+            instead = store_lines(view, everything=everything) if view else {}
+            for line in _state(state, _INDENT, instead):
                 print_row(console, line)
     return is_found
 
@@ -57,13 +65,20 @@ def _heading(section: Section) -> str:
     return f"{plain(section.idstr or '')} ({where}) at {section.offset:#x}"
 
 
-def _state(state: VmState, indent: str) -> Iterator[str]:
+def _state(
+    state: VmState, indent: str, instead: Mapping[str, Iterator[str]]
+) -> Iterator[str]:
+    """Yield the lines of a state; ``instead`` has those of some fields, by name."""
     for field in state.fields:
-        yield from _field(field, indent)
+        if field.name in instead:
+            for line in instead[field.name]:
+                yield indent + line
+        else:
+            yield from _field(field, indent)
     for inner in state.subsections:
         name = plain(inner.vmsd_name or "")
         yield f"{indent}subsection {name}, version {inner.version}"
-        yield from _state(inner, indent + _INDENT)
+        yield from _state(inner, indent + _INDENT, instead)
 
 
 def _field(field: Field, indent: str) -> Iterator[str]:
@@ -84,7 +99,7 @@ def _field(field: Field, indent: str) -> Iterator[str]:
 def _value(name: str, kind: str, value: Value, indent: str) -> Iterator[str]:
     if isinstance(value, VmState):
         yield f"{indent}{name}: {plain(value.vmsd_name or kind)}"
-        yield from _state(value, indent + _INDENT)
+        yield from _state(value, indent + _INDENT, {})
     else:
         yield f"{indent}{name} ({plain(kind)}) {value_text(value)}"
 

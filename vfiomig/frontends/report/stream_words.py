@@ -11,6 +11,7 @@ from vfiomig.frontends.plain_text import plain, quoted
 from vfiomig.frontends.report.stream_sequence import config_words
 from vfiomig.frontends.report.units import bytes_text
 from vfiomig.frontends.stream_sections import RAM
+from vfiomig.frontends.stream_xenstore import view_of
 from vfiomig.protocol.qemu_stream.records import (
     Command,
     Configuration,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vfiomig.frontends.stream_sections import RamCount, Section, VfioCount
+    from vfiomig.frontends.stream_xenstore import StoreView
 
 _COMMAND: Final = "MIG_CMD_"
 _COMMANDS: Final = {
@@ -38,6 +40,11 @@ _UUID_CUTS: Final = ((0, 4), (4, 6), (6, 8), (8, 10), (10, 16))
 def counted(count: int, noun: str) -> str:
     """Return ``1 buffer``, ``4,096 buffers``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def counted_watches(count: int) -> str:
+    """Return ``1 watch``, ``128 watches``."""
+    return f"{count:,} watch" + ("" if count == 1 else "es")
 
 
 def holds(section: Section) -> str:
@@ -62,6 +69,8 @@ def _words(section: Section) -> Iterator[str]:
             yield counted(section.fields, "field")
             if section.subsections:
                 yield counted(section.subsections, "subsection")
+            if section.store is not None:
+                yield from _store_words(view_of(section.store))
         case _ if section.opaque is not None:
             yield f"not described: {counted(section.opaque, 'byte')}"
         case _ if section.vfio.records:
@@ -80,6 +89,20 @@ def _vfio_words(section: Section) -> Iterator[str]:
     yield from vfio_words(section.vfio)
     if section.vfio.ends and section.vfio.records == section.vfio.ends:
         yield "nothing"
+
+
+def _store_words(view: StoreView | None) -> Iterator[str]:
+    """Say what a Xen guest's store has; of a damaged one that it is."""
+    if view is None:
+        return
+    if view.store is not None:
+        yield counted(view.store.tree.count, "node")
+        yield counted(len(view.store.transactions), "transaction")
+        yield counted_watches(len(view.store.watches))
+    if view.events:
+        yield counted(len(view.events), "watch event")
+    if view.store_damage or view.events_damage:
+        yield "the store is damaged"
 
 
 def vfio_words(count: VfioCount) -> Iterator[str]:

@@ -87,6 +87,9 @@ def print_summary(report: RunReport, console: Console) -> None:
         for hart, *_, befell in hart_rows(report):
             if befell:
                 _line(console, f"hart {hart}: {befell}")
+    if report.xen is not None:
+        for befell in report.xen.befell:
+            _line(console, plain(befell))
     for note in report.notes:
         _line(console, f"note: {plain(note)}")
     if not report.ok:

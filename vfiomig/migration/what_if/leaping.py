@@ -75,6 +75,11 @@ class LeapingPace:
         self.expected = pace.expected
 
     @property
+    def has_measured(self) -> bool:
+        """Whether what is expected of a downtime is known at all."""
+        return self._pace.has_measured
+
+    @property
     def threshold(self) -> int:
         """Pending bytes below which they can be moved within the downtime limit."""
         return self._pace.threshold

@@ -2,8 +2,7 @@
 
 Rule 1: a version loads itself alone (version_id and minimum_version_id are equal).
 
-Rule 2: a subsection that is not known is refused.  So is one that comes twice, which
-QEMU would load twice.  They come in any order, and each may be missing.
+Rule 2: what `section_reader` refuses is refused.
 
 Source: QEMU 11.0.0, target/riscv/machine.c, migration/vmstate.c.
 """
@@ -12,11 +11,10 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vfiomig.protocol.errors import StreamError
 from vfiomig.protocol.qemu_stream import vmdesc
-from vfiomig.protocol.qemu_stream.cursor import decode_text
 from vfiomig.protocol.qemu_stream.records import (
     SectionFooter,
     SectionFull,
@@ -38,20 +36,17 @@ from vfiomig.protocol.qemu_stream.riscv_cpu_state import (
     vectors_of,
     vm_state,
 )
+from vfiomig.protocol.qemu_stream.section_reader import SectionReader
 from vfiomig.protocol.qemu_stream.vmstate import size_of
 from vfiomig.protocol.qemu_stream.writer import encode
-from vfiomig.uapi.qemu_stream import QEMU_VM_SECTION_FOOTER, QEMU_VM_SUBSECTION
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from typing import TypeAlias
 
     from vfiomig.protocol.qemu_stream.records import Field, VmState
+    from vfiomig.protocol.qemu_stream.section_reader import Reading
 
-    _Result = TypeVar("_Result")
     _Values: TypeAlias = dict[str, int | tuple[int, ...]]
-    # Asks for so many bytes, is sent them, and returns what they were.
-    Reading: TypeAlias = Generator[int, bytes | bytearray | memoryview, _Result]
 
 __all__ = [
     "CpuLayout",
@@ -107,10 +102,12 @@ def read_rest(
         StreamError: it is not the section of that CPU in that layout, or it brings an
             mp_state (subsection) to where none can be taken.
     """
-    reader = _Reader(instance, layout, position)
-    yield from reader.head()
-    values = yield from reader.base()
-    subsections = yield from reader.subsections()
+    reader = SectionReader(IDSTR, instance, position)
+    yield from reader.head(layout.version)
+    places, size = _base(layout)
+    data = yield from reader.take(size)
+    values = {name: place.value(data) for name, place in places.items()}
+    subsections = yield from _read_subsections(reader, layout)
     yield from reader.footer(section_id)
     if MP_STATE in subsections and not takes_mp_state:
         raise StreamError(
@@ -126,85 +123,17 @@ class _Subsection(NamedTuple):
     values: _Values
 
 
-class _Reader:
-    """Reads the parts of one section, and knows where in the stream it is."""
-
-    def __init__(self, instance: int, layout: CpuLayout, position: int) -> None:
-        self.name = f"section {IDSTR!r}, instance {instance}"
-        self._instance = instance
-        self._layout = layout
-        self._position = position
-
-    def head(self) -> Reading[None]:
-        """Read the name, the instance and the version, each of which must be ours."""
-        began = self._position
-        idstr = yield from self._text()
-        if idstr != IDSTR:
-            raise StreamError(f"{idstr!r} is no {self.name}", position=began)
-        began = self._position
-        instance = yield from self._number(4)
-        if instance != self._instance:
-            message = f"instance {instance} of {IDSTR!r} comes before {self._instance}"
-            raise StreamError(message, position=began)
-        yield from self._version(self.name, self._layout.version)
-
-    def base(self) -> Reading[_Values]:
-        """Read the fields of the base state; return those that are ours."""
-        places, size = _base(self._layout)
-        data = yield from self._take(size)
-        return {name: place.value(data) for name, place in places.items()}
-
-    def subsections(self) -> Reading[dict[str, _Subsection]]:
-        """Read all subsections, and the byte that begins the footer."""
-        found: dict[str, _Subsection] = {}
-        known = _known(self._layout)
-        while True:
-            began = self._position
-            (kind,) = yield from self._take(1)
-            if kind == QEMU_VM_SECTION_FOOTER:
-                return found
-            if kind != QEMU_VM_SUBSECTION:
-                message = f"{self.name}: {kind:#04x} begins no subsection or footer"
-                raise StreamError(message, position=began)
-            name = yield from self._text()
-            if name not in known or name in found:
-                what = "comes twice" if name in found else "is not known"
-                message = f"{self.name}: subsection {name!r} {what}"
-                raise StreamError(message, position=began)
-            state = known[name]
-            yield from self._version(f"{self.name}: {name}", state.version or 0)
-            data = yield from self._take(size_of(state))
-            found[name] = _Subsection(began, _numbers(state, data))
-
-    def footer(self, section_id: int) -> Reading[None]:
-        """Read the id in the footer."""
-        began = self._position
-        got = yield from self._number(4)
-        if got != section_id:
-            message = f"{self.name}: the footer of section {got}, not of {section_id}"
-            raise StreamError(message, position=began)
-
-    def _version(self, what: str, wanted: int) -> Reading[None]:
-        began = self._position
-        version = yield from self._number(4)
-        if version != wanted:
-            message = f"{what}: version {version} cannot be loaded, only {wanted}"
-            raise StreamError(message, position=began)
-
-    def _text(self) -> Reading[str]:
-        size = yield from self._number(1)
-        return decode_text(bytes((yield from self._take(size))))
-
-    def _number(self, size: int) -> Reading[int]:
-        return int.from_bytes((yield from self._take(size)), "big")
-
-    def _take(self, size: int) -> Reading[bytes | bytearray | memoryview]:
-        data = (yield size) if size else b""
-        if len(data) < size:
-            position = self._position + len(data)
-            raise StreamError(f"the stream ends within {self.name}", position=position)
-        self._position += size
-        return data
+def _read_subsections(
+    reader: SectionReader, layout: CpuLayout
+) -> Reading[dict[str, _Subsection]]:
+    """Read all subsections, and the byte that begins the footer."""
+    found: dict[str, _Subsection] = {}
+    states, versions = _known(layout)
+    while head := (yield from reader.subsection(versions, found)):
+        state = states[head.name]
+        data = yield from reader.take(size_of(state))
+        found[head.name] = _Subsection(head.position, _numbers(state, data))
+    return found
 
 
 class _Place(NamedTuple):
@@ -244,10 +173,11 @@ def _count(of: Field) -> int:
 
 
 @functools.cache
-def _known(layout: CpuLayout) -> dict[str, VmState]:
-    """Return a state of each subsection that a layout has."""
+def _known(layout: CpuLayout) -> tuple[dict[str, VmState], dict[str, int]]:
+    """Return a state of each subsection that a layout has, and the versions."""
     full = RiscvCpu(timer=KvmTimer(0, 0, 0), mp_state=0, vector=Vectors())
-    return {state.vmsd_name or "": state for state in subsections_of(full, layout)}
+    found = {state.vmsd_name or "": state for state in subsections_of(full, layout)}
+    return found, {name: state.version or 0 for name, state in found.items()}
 
 
 def _numbers(state: VmState, data: bytes | bytearray | memoryview) -> _Values:

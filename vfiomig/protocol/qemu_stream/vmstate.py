@@ -155,6 +155,8 @@ class VmStateReader:
             raise source.cut("an array")
         if size == 0:
             return (self._value(description, type_, size),) * length
+        if (type_, size) == ("uint8", 1):  # XenStore's may be many
+            return tuple(bytes(source.take(length, "an array")))
         if type_ in NUMBERS and size in _NUMBER_SIZES:
             dtype = f">{'i' if NUMBERS[type_] else 'u'}{size}"
             values = np.frombuffer(source.take(size * length, "an array"), dtype)

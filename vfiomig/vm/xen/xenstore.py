@@ -87,6 +87,11 @@ class XenStore:
         """The open transactions, of all domains."""
         return len(self._transactions)
 
+    @property
+    def watches(self) -> int:
+        """The guest's watches."""
+        return self._watches.count(self.domid)
+
     # What reads.
 
     def read(self, domid: int, tx: int, path: Text) -> bytes:

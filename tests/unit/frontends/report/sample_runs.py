@@ -16,12 +16,17 @@ from vfiomig.frontends.run_report import (
     HartReport,
     RunReport,
     Verdict,
+    XenDisk,
+    XenEvents,
+    XenReport,
+    XenStoreReport,
 )
 from vfiomig.frontends.scenario import (
     Fault,
     Scenario,
     builtin_scenario,
 )
+from vfiomig.frontends.xen_scenario import XenSpec
 from vfiomig.migration.metrics import Metrics, Outcome, Round, StateChange, StatusChange
 from vfiomig.vm.riscv.program import Role
 
@@ -196,6 +201,21 @@ def everything() -> RunReport:
                 instructions=1_000_000,
                 run_on=20_000_000,
             ),
+            xen=XenSpec(
+                page="pinned",
+                layout=32,
+                vcpus=2,
+                vcpu_info="registered",
+                requests=10_000,
+                renegotiate=20 * MS,
+                replaced_at=(5 * MS,),
+                nodes=10,
+                node_size=64,
+                watches=4,
+                transactions=2,
+                quirks="qemu",
+                run_on=50 * MS,
+            ),
         ),
     )
     report.notes = ["close: port: EIO (Input/output error)"]
@@ -210,6 +230,18 @@ def everything() -> RunReport:
             befell="panic: instruction page fault at 0x10000",
         )
     ]
+    report.xen = XenReport(
+        page="pinned",
+        events=XenEvents(
+            sent_at_source=1234, sent_at_destination=10, merged=3, lost=44
+        ),
+        store=XenStoreReport(
+            nodes=56, watches=4, transactions=2, share_of_downtime=0.25
+        ),
+        disk=XenDisk(connections_at_source=2, connections_at_destination=1),
+        befell=["44 events sent and never handled"],
+    )
+    report.xen.events.handled_at_source = 1200
     return report
 
 
@@ -228,6 +260,8 @@ def hostile(text: str) -> RunReport:
     for one, name in zip(report.devices, names, strict=True):
         one.name, one.target, one.reason = name, text, text
     report.harts[0].befell = text
+    assert report.xen is not None
+    report.xen.befell = [text]
     report.metrics.state_changes = [
         StateChange(at=7, party="source", device=text, device_state=text)
     ]

@@ -185,13 +185,22 @@ def test_a_place_across_the_page_is_refused(
 # -- a guest that reads meanwhile ------------------------------------------------------
 
 
+def read_at_last(read: Callable[[], bool]) -> bool:
+    """Read again while the writer, in the midst of it, has no processor."""
+    while True:
+        try:
+            return read()
+        except BlockingIOError:
+            os.sched_yield()
+
+
 def read_in_a_process(read: Callable[[], bool], write: Callable[[int], object]) -> bool:
     """Write while a child reads; return whether one of its reads was torn."""
     result, tell = os.pipe()
     child = os.fork()
     if not child:
         try:
-            is_torn = not all(read() for _ in range(_READS))
+            is_torn = not all(read_at_last(read) for _ in range(_READS))
             os.write(tell, b"%d" % is_torn)
             os._exit(0)
         finally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.open_descriptors import open_descriptors
 from vfiomig.migration.transport import RsocketModel, Rsockets
 from vfiomig.migration.transport.rsocket.poller import Poller, Signal
 
@@ -278,7 +279,7 @@ def use_up() -> Callable[[], None]:
 
 def test_without_descriptors_nothing_is_left_behind() -> None:
     sockets = Rsockets(RsocketModel(), "thread")
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before = len(open_descriptors())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before + 40, hard))
     try:
@@ -290,5 +291,5 @@ def test_without_descriptors_nothing_is_left_behind() -> None:
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(open_descriptors()) == before
     assert threads() == []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.open_descriptors import open_descriptors
 from tests.unit.migration.guests import SmallGuest
 from vfiomig.migration import companions
 from vfiomig.migration.clock import Channel, LinkModel, VirtualClock
@@ -96,10 +97,6 @@ def close(*streams: ByteStream | Listener) -> None:
         each.close()
 
 
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 (names are enough)
-
-
 def pollers() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "rpoller"]
 
@@ -109,9 +106,9 @@ def pollers() -> list[threading.Thread]:
 
 @EVERY_WAY
 def test_every_way_to_wait_keeps_every_promise(way: str) -> None:
-    before = descriptors()
+    before = open_descriptors()
     check_transport(lambda: make_rsocket_pair(RsocketModel(), way))
-    assert descriptors() == before
+    assert open_descriptors() == before
     assert pollers() == []
 
 
@@ -119,9 +116,9 @@ def test_every_way_to_wait_keeps_every_promise(way: str) -> None:
     "way", ["yield", "poll", pytest.param("thread", marks=pytest.mark.slow)]
 )
 def test_every_way_to_wait_carries_several_channels(way: str) -> None:
-    before = descriptors()
+    before = open_descriptors()
     check_channels(lambda: listen_rsocket(RsocketModel(), way))
-    assert descriptors() == before
+    assert open_descriptors() == before
     assert pollers() == []
 
 
@@ -444,14 +441,14 @@ class ConnectsAtTheLast(SlowToConnect):
 
 @EVERY_WAY
 def test_nobody_is_left_alone_with_a_connection_that_stands(way: str) -> None:
-    before = descriptors()
+    before = open_descriptors()
     listener = listen_rsocket(ConnectsAtTheLast(), way)
     near = listener.connect()
     listener.close()
     with pytest.raises(ConnectionResetError, match="the link was lost"):
         receive(near)
     close(near)
-    assert descriptors() == before  # nor does its other end stay open
+    assert open_descriptors() == before  # nor does its other end stay open
 
 
 @EVERY_WAY
@@ -495,12 +492,12 @@ def test_a_way_to_wait_that_there_is_not_is_refused() -> None:
 @EVERY_WAY
 def test_what_could_not_be_opened_is_closed(way: str) -> None:
     sockets = Rsockets(RsocketModel(), way)
-    before = descriptors()
+    before = open_descriptors()
     with contextlib.closing(sockets.listen()) as listener:
         with pytest.raises(OSError, match="in use") as refused:
             sockets.listen(listener.address)
         assert refused.value.errno == errno.EADDRINUSE
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 class WithMappings(RsocketModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import selectors
 import socket
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.open_descriptors import open_descriptors
 from vfiomig.migration.transport import RsocketModel, Rsockets, make_unix_pair
 from vfiomig.migration.transport.rsocket.check_watch import check_rsocket_watch
 from vfiomig.migration.transport.rsocket.poller import Poller
@@ -32,10 +32,10 @@ LONG = 5.0
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     threads = set(threading.enumerate())
-    descriptors = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    descriptors = open_descriptors()
     yield
     assert set(threading.enumerate()) == threads
-    assert set(os.listdir("/proc/self/fd")) == descriptors  # noqa: PTH208
+    assert open_descriptors() == descriptors
 
 
 # -- the claims -----------------------------------------------------------------------

@@ -1,0 +1,261 @@
+"""A Xen guest with a disk, and its host: what both do, by virtual time.
+
+Rule 1: the host answers a request of the disk at each tick of its rate.  All else, the
+store and the guest's program, goes in turns, one every `_TURN` while any has something
+to do.  A stop finds them anywhere: within a message, a transaction, a negotiation.
+
+Rule 2: what the guest knows goes into its RAM when it stops (`Registers`), as registers
+of its vCPUs would move in sections of theirs; on the other side it is taken from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vfiomig.protocol.qemu_stream.xen_state import UNMAPPED
+from vfiomig.uapi import xen
+from vfiomig.vm.ram_block import PAGE_SIZE
+from vfiomig.vm.xen.disk import DiskBackEnd
+from vfiomig.vm.xen.event_channel import GuestChannels
+from vfiomig.vm.xen.front_end import FrontEnd, Registers
+from vfiomig.vm.xen.guest_page import CachedPage
+from vfiomig.vm.xen.host import STORE_PAGE, STORE_RING, XenHost
+from vfiomig.vm.xen.shared_info import VCPU_INFO_SIZE, default_vcpu_info
+from vfiomig.vm.xen.toolstack import add_disk, populate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vfiomig.vm.memory import GuestMemory
+    from vfiomig.vm.xen.xenstore import Quirks
+
+# What the guest has of its RAM, from address 0 on: registers, vcpu_infos, the ring.
+_VCPU_INFOS: Final = 4 * PAGE_SIZE
+_DISK_RING: Final = _VCPU_INFOS + PAGE_SIZE
+RESERVED: Final = 16 * PAGE_SIZE
+SHARED_INFO_AT: Final = 0xFE70_0000  # where Linux has it put
+
+# What the quotas leave of 1,000 nodes and 128 watches beside what is there anyway.
+MOST_NODES: Final = 940
+MOST_WATCHES: Final = 126
+
+_SECOND: Final = 1_000_000_000
+_TURN: Final = 20_000  # virtual nanoseconds
+_VECTOR: Final = 0xF3  # Linux's HYPERVISOR_CALLBACK_VECTOR
+_CALLBACK: Final = (
+    xen.HVM_PARAM_CALLBACK_TYPE_VECTOR << xen.HVM_PARAM_CALLBACK_TYPE_SHIFT | _VECTOR
+)
+_NEVER: Final = 1 << 62
+_SETTLES: Final = _SECOND  # in which a guest has handled all, or never will
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XenPlan:
+    """What a guest is, and what it and its host do.
+
+    ``way`` is how the host reaches shared_info (a key of `WAYS`), ``bits`` the layout
+    (of `LAYOUTS`).  ``registers_vcpu_info``: every vCPU has its vcpu_info in RAM, none
+    in shared_info.  ``requests`` of the disk are answered in a virtual second.  A
+    connection is kept for ``renegotiates`` virtual nanoseconds, 0 for ever.
+    ``replaced_at``: when the host replaces the memory behind shared_info.
+
+    The store has ``nodes`` more, of ``node_size`` bytes each, ``watches`` on them (two
+    on a node), and ``transactions`` are open that have written all of them anew.
+    """
+
+    way: str = "cached"
+    bits: int = 64
+    vcpus: int = 1
+    registers_vcpu_info: bool = False
+    requests: int = 10_000
+    renegotiates: int = 20_000_000
+    replaced_at: tuple[int, ...] = ()
+    nodes: int = 0
+    node_size: int = 64
+    watches: int = 0
+    transactions: int = 0
+    quirks: Quirks = None
+
+
+class XenGuest:
+    """The guest on one side, and what its host there has for it."""
+
+    def __init__(self, memory: GuestMemory, plan: XenPlan) -> None:
+        self.plan = plan
+        self.memory = memory
+        self.host = XenHost(
+            memory,
+            self,
+            vcpus=plan.vcpus,
+            bits=plan.bits,
+            way=plan.way,
+            quirks=plan.quirks,
+        )
+        self.disk = DiskBackEnd(self.host)
+        self.front = FrontEnd(
+            memory, self.host, STORE_PAGE, _DISK_RING, plan.renegotiates
+        )
+        self.called: set[int] = set()  # vCPUs that have an upcall to look for
+        self._channels: list[GuestChannels] = []
+        self._interval = max(1, _SECOND // plan.requests) if plan.requests else 0
+        self._answers_at = _NEVER
+        self._turned_at, self._is_active = 0, False
+        self._replaced_at = sorted(plan.replaced_at)
+        self._has_come = False  # from another side
+
+    def boot(self, seed: int) -> None:
+        """Come up, with all in the store that the plan has; the disk is not met yet."""
+        host, plan = self.host, self.plan
+        self.memory.write(0, bytes(RESERVED))
+        host.map_shared_info(SHARED_INFO_AT, plan.bits)
+        host.set_callback(_CALLBACK)
+        for vcpu in range(plan.vcpus):
+            host.set_vector(vcpu, _VECTOR)
+            if plan.registers_vcpu_info:
+                host.register_vcpu_info(vcpu, _VCPU_INFOS + vcpu * VCPU_INFO_SIZE)
+        own = self.front.registers
+        own.store_port = host.ports.alloc_unbound()
+        host.open_store(own.store_port)
+        populate(host.store, port=own.store_port, ring=STORE_RING // PAGE_SIZE)
+        add_disk(host.store)
+        self._fill_store(random.Random(seed))
+
+    # -- as a machine does
+
+    def start(self, now: int) -> None:
+        """Run from ``now`` on.
+
+        Raises ``OSError``: ENOTCONN for a guest that came without shared_info.
+        """
+        if self._has_come:
+            self._take_registers()
+            self._has_come = False
+        self._channels = [self._channels_of(vcpu) for vcpu in range(self.plan.vcpus)]
+        self.called.update(range(self.plan.vcpus))  # each looks when it is entered
+        self._answers_at = now + self._interval if self._interval else _NEVER
+        self._turned_at, self._is_active = now - _TURN, True
+        while self._replaced_at and self._replaced_at[0] < now:
+            del self._replaced_at[0]
+
+    def stop(self) -> None:
+        """Stop; what is known, and what waits, goes into RAM."""
+        self.host.settle()
+        self.memory.write(0, bytes(self.front.registers))
+
+    def pre_load(self) -> None:
+        """Await another side's guest."""
+        self.disk.forget()
+        self.host.pre_load()
+        self._has_come = True
+
+    def run_until(self, now: int) -> None:
+        """Do what is due until ``now``."""
+        while (at := self._next_time()) <= now:
+            if self._replaced_at and at >= self._replaced_at[0]:
+                del self._replaced_at[0]
+                self.host.replace_shared_info()
+            if at >= self._answers_at:
+                self._answers_at += self._interval
+                self.disk.answer()
+                self._serve()
+            if at >= self._next_turn():
+                self._turned_at = at
+                self._is_active = self._turn(at)
+
+    def settle(self, now: int) -> int:
+        """Answer no more of the disk's requests, and let all else come to an end.
+
+        Return when that was; at the latest a virtual second after ``now``.
+        """
+        self._answers_at = _NEVER
+        self.front.renegotiates = 0
+        end = now + _SETTLES
+        while (at := self._next_time()) <= end:
+            self.run_until(at)
+            now = at
+        return now
+
+    # -- a Notifier
+
+    def inject(self, vcpu: int, vector: int) -> None:
+        """Have the vCPU look for its upcall."""
+        del vector
+        self.called.add(vcpu)
+
+    def kick(self, vcpu: int) -> None:
+        """Have the vCPU look for its upcall."""
+        self.called.add(vcpu)
+
+    def set_line(self, *, is_raised: bool) -> None:
+        """Do nothing: this guest has vectors."""
+
+    # -- turns
+
+    def _turn(self, now: int) -> bool:
+        """Let each do one thing; tell whether any did."""
+        was_active = self.host.serve_store()
+        was_active |= self.disk.look()
+        was_active |= self._serve()
+        return self.front.act(now) or was_active
+
+    def _serve(self) -> bool:
+        """Let the vCPUs that were called take their events; tell if any was."""
+        called, self.called = self.called, set()
+        for vcpu in called:
+            channels = self._channels[vcpu]
+            while channels.is_called():
+                for port in channels.upcall():
+                    if port is not None:
+                        self.front.take_event(port)
+        return bool(called)
+
+    def _next_time(self) -> int:
+        replaced_at = self._replaced_at[0] if self._replaced_at else _NEVER
+        return min(self._answers_at, self._next_turn(), replaced_at)
+
+    def _next_turn(self) -> int:
+        """Return when the next turn is; `_NEVER` while all wait."""
+        next_one = self._turned_at + _TURN
+        if self._is_active:
+            return next_one
+        wakes_at = self.front.wakes_at
+        return _NEVER if wakes_at is None else max(wakes_at, next_one)
+
+    # -- what it begins with, and goes on with
+
+    def _channels_of(self, vcpu: int) -> GuestChannels:
+        host = self.host
+        if host.channels is None:
+            raise OSError(errno.ENOTCONN, "the guest has put shared_info nowhere")
+        page = CachedPage(self.memory, host.shared_info)
+        at = host.vcpu_infos[vcpu]
+        if at == UNMAPPED:
+            info, offset = page, default_vcpu_info(vcpu)
+        else:
+            info, offset = CachedPage(self.memory, at - at % PAGE_SIZE), at % PAGE_SIZE
+        return GuestChannels(host.channels.layout, page, info, offset)
+
+    def _take_registers(self) -> None:
+        data = self.memory.read(0, len(bytes(self.front.registers)))
+        self.front.registers = Registers.from_buffer_copy(data)
+        self.front.registers.has_moved = 1
+
+    def _fill_store(self, luck: random.Random) -> None:
+        """Write what the plan has more, as the guest does."""
+        store, plan, own = self.host.store, self.plan, self.front.registers
+        paths = [f"data/n{number}" for number in range(plan.nodes)]
+        self._write_all(0, paths, luck)
+        for number in range(plan.watches):
+            store.watch(store.domid, 0, paths[number // 2], f"watch {number}")
+        for number in range(plan.transactions):
+            own.held[number] = tx = store.transaction_start(store.domid)
+            own.held_count += 1
+            self._write_all(tx, paths, luck)
+
+    def _write_all(self, tx: int, paths: Iterable[str], luck: random.Random) -> None:
+        store = self.host.store
+        for path in paths:
+            store.write(store.domid, tx, path, luck.randbytes(self.plan.node_size))
