@@ -208,6 +208,8 @@ def _events_that_went_wrong(report: XenReport, runs: XenGuest) -> list[str]:
         found.append(f"{_counted(abs(lost), 'event')} {what}")
     if unheard := report.disk.unheard:
         found.append(f"{_counted(unheard, 'response')} of the disk never heard of")
+    if runs.front.registers.times_back:
+        found.append("time went back")
     if error := runs.front.registers.error:
         found.append(f"the front end was refused ({errno.errorcode.get(error, error)})")
     elif not runs.front.is_connected:

@@ -55,7 +55,8 @@ _U64: Final = ctypes.c_uint64
 class Registers(ctypes.Structure):
     """What the guest knows; it is put into its RAM when it stops.
 
-    ``handled`` counts events that it took, ``completed`` responses.  It looks at the
+    ``handled`` counts events that it took, ``completed`` responses, ``times_back`` how
+    often the ``time`` that it saw was before the last one.  It looks at the
     store's ring when it ``is_told``.  ``held`` are the transactions that it has open
     for no purpose but to be moved, ``has_moved`` that it is to end them; then they
     count as ``committed``, ``conflicted`` (EAGAIN), or ``unknown``.  ``error`` is the
@@ -65,6 +66,8 @@ class Registers(ctypes.Structure):
     _fields_ = (
         ("handled", _U64),
         ("completed", _U64),
+        ("time", _U64),
+        ("times_back", _U32),
         ("connections", _U32),
         ("retries", _U32),
         ("watch_events", _U32),

@@ -22,9 +22,10 @@ from vfiomig.vm.xen.disk import DiskBackEnd
 from vfiomig.vm.xen.event_channel import GuestChannels
 from vfiomig.vm.xen.front_end import FrontEnd, Registers
 from vfiomig.vm.xen.guest_page import CachedPage
-from vfiomig.vm.xen.host import STORE_PAGE, STORE_RING, XenHost
+from vfiomig.vm.xen.host import STORE_PAGE, STORE_RING, TIME_INFO_SIZE, XenHost
 from vfiomig.vm.xen.shared_info import VCPU_INFO_SIZE, default_vcpu_info
 from vfiomig.vm.xen.toolstack import add_disk, populate
+from vfiomig.vm.xen.vcpu_time import read_versioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from vfiomig.vm.memory import GuestMemory
     from vfiomig.vm.xen.xenstore import Quirks
 
-# What the guest has of its RAM, from address 0 on: registers, vcpu_infos, the ring.
+# What the guest has of its RAM, from address 0 on: registers, what each vCPU has, the
+# disk's ring.
 _VCPU_INFOS: Final = 4 * PAGE_SIZE
-_DISK_RING: Final = _VCPU_INFOS + PAGE_SIZE
+_TIME_INFOS: Final = 5 * PAGE_SIZE
+_DISK_RING: Final = 6 * PAGE_SIZE
 RESERVED: Final = 16 * PAGE_SIZE
 SHARED_INFO_AT: Final = 0xFE70_0000  # where Linux has it put
 
@@ -105,6 +108,7 @@ class XenGuest:
         self._turned_at, self._is_active = 0, False
         self._replaced_at = sorted(plan.replaced_at)
         self._has_come = False  # from another side
+        self._wakes_at: int | None = None  # and has not seen the time yet
 
     def boot(self, seed: int) -> None:
         """Come up, with all in the store that the plan has; the disk is not met yet."""
@@ -114,6 +118,7 @@ class XenGuest:
         host.set_callback(_CALLBACK)
         for vcpu in range(plan.vcpus):
             host.set_vector(vcpu, _VECTOR)
+            host.register_time_info(vcpu, _TIME_INFOS + vcpu * TIME_INFO_SIZE)
             if plan.registers_vcpu_info:
                 host.register_vcpu_info(vcpu, _VCPU_INFOS + vcpu * VCPU_INFO_SIZE)
         own = self.front.registers
@@ -133,6 +138,7 @@ class XenGuest:
         if self._has_come:
             self._take_registers()
             self._has_come = False
+        self._wakes_at = now
         self._channels = [self._channels_of(vcpu) for vcpu in range(self.plan.vcpus)]
         self.called.update(range(self.plan.vcpus))  # each looks when it is entered
         self._answers_at = now + self._interval if self._interval else _NEVER
@@ -153,6 +159,10 @@ class XenGuest:
 
     def run_until(self, now: int) -> None:
         """Do what is due until ``now``."""
+        if self._wakes_at is not None:
+            self.host.tell_time(self._wakes_at)
+            self._look_at_the_time()
+            self._wakes_at = None
         while (at := self._next_time()) <= now:
             if self._replaced_at and at >= self._replaced_at[0]:
                 del self._replaced_at[0]
@@ -237,6 +247,15 @@ class XenGuest:
         else:
             info, offset = CachedPage(self.memory, at - at % PAGE_SIZE), at % PAGE_SIZE
         return GuestChannels(host.channels.layout, page, info, offset)
+
+    def _look_at_the_time(self) -> None:
+        """Read the time as each vCPU does; note it if it goes back."""
+        own = self.front.registers
+        for gpa in self.host.time_infos:
+            frame = CachedPage(self.memory, gpa - gpa % PAGE_SIZE).frame()
+            found = read_versioned(frame, gpa % PAGE_SIZE, xen.pvclock_vcpu_time_info)
+            own.times_back += found.system_time < own.time
+            own.time = found.system_time
 
     def _take_registers(self) -> None:
         data = self.memory.read(0, len(bytes(self.front.registers)))

@@ -11,6 +11,7 @@ Source: hw/i386/kvm/xen_overlay.c, xen_evtchn.c, xen_xenstore.c of QEMU 10.0.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from vfiomig.protocol.qemu_stream.xen_state import (
     XenStoreDevice,
     XenVcpu,
 )
+from vfiomig.uapi import xen
 from vfiomig.vm.dirty_pages import LogUser
 from vfiomig.vm.layout import ABOVE_4G, pc_slots
 from vfiomig.vm.memory import GuestMemory
@@ -32,6 +34,7 @@ from vfiomig.vm.xen.guest_page import WAYS
 from vfiomig.vm.xen.overlay import overlaid
 from vfiomig.vm.xen.ports import EventPorts, HostEnd
 from vfiomig.vm.xen.shared_info import LAYOUTS, VCPU_INFO_SIZE
+from vfiomig.vm.xen.vcpu_time import write_versioned
 from vfiomig.vm.xen.xenstore import Quirks, XenStore
 from vfiomig.vm.xen.xenstore_reader import read_events
 from vfiomig.vm.xen.xenstore_service import XenStoreService
@@ -44,7 +47,9 @@ SHARED_INFO: Final = "xen:shared_info"
 STORE_PAGE: Final = "xen:xenstore_page"
 STORE_RING: Final = 0xFEFF_9000  # where that page is
 DOMID: Final = 1  # xen_domid's default
+TIME_INFO_SIZE: Final = ctypes.sizeof(xen.pvclock_vcpu_time_info)
 _LONG_MODE: Final = 64
+_ONE_TO_ONE: Final = 1 << 31  # with a shift of 1: the TSC counts nanoseconds
 _NO_EVENTS: Final = write_events(())
 
 
@@ -94,6 +99,7 @@ class XenHost:
         self.channels: EventChannels | None = None
         self.shared_info = UNMAPPED
         self.vcpu_infos = [UNMAPPED] * vcpus  # where they are registered
+        self.time_infos = [UNMAPPED] * vcpus
         self.store_end = HostEnd()
         self._notifier = notifier
         self._way = WAYS[way]
@@ -135,6 +141,14 @@ class XenHost:
         channels.register_vcpu_info(vcpu, gpa)
         self.vcpu_infos[vcpu] = gpa
 
+    def register_time_info(self, vcpu: int, gpa: int) -> None:
+        """Have a vCPU's time there (VCPUOP_register_vcpu_time_memory_area).
+
+        Raises ``OSError``: EFAULT for no RAM, EINVAL if it is not in one page.
+        """
+        self._check_time_info(gpa)
+        self.time_infos[vcpu] = gpa
+
     def set_vector(self, vcpu: int, vector: int) -> None:
         """Tell a vCPU by a vector of its own; raises as `EventChannels`."""
         self._require_channels().set_vector(vcpu, vector)
@@ -168,6 +182,20 @@ class XenHost:
         """
         self.memory.replace_block(SHARED_INFO)
 
+    def tell_time(self, now: int) -> None:
+        """Write the time to where vCPUs want it, while they may read it."""
+        for gpa in self.time_infos:
+            if gpa != UNMAPPED:
+                frame = self._way(self.memory, gpa - gpa % PAGE_SIZE).frame()
+                time = xen.pvclock_vcpu_time_info(
+                    tsc_timestamp=now,
+                    system_time=now,
+                    tsc_to_system_mul=_ONE_TO_ONE,
+                    tsc_shift=1,
+                    flags=xen.PVCLOCK_TSC_STABLE_BIT,
+                )
+                write_versioned(frame, gpa % PAGE_SIZE, time)
+
     def settle(self) -> None:
         """Put into the guest's memory what waits for it there: it stops now."""
         if self.channels is not None:
@@ -193,7 +221,12 @@ class XenHost:
             XenOverlay(self.shared_info, self.bits == _LONG_MODE),
             XenEventChannels(self._callback, self.ports.save()),
             tuple(
-                XenVcpu(info, default[vcpu], callback_vector=self._vectors[vcpu])
+                XenVcpu(
+                    info,
+                    default[vcpu],
+                    self.time_infos[vcpu],
+                    callback_vector=self._vectors[vcpu],
+                )
                 for vcpu, info in enumerate(self.vcpu_infos)
             ),
             store,
@@ -235,13 +268,16 @@ class XenHost:
 
     def _load_vcpu(self, vcpu: int, part: XenVcpu) -> None:
         info, vector = part.vcpu_info_gpa, part.callback_vector
-        default = self._default_info(vcpu)
-        _require(part, XenVcpu(info, default, callback_vector=vector))
+        default, time = self._default_info(vcpu), part.vcpu_time_info_gpa
+        _require(part, XenVcpu(info, default, time, callback_vector=vector))
+        if time != UNMAPPED:
+            self._check_time_info(time)
         if self.channels is None and (info != UNMAPPED or vector):
             self._require_channels()
         if self.channels is not None:
             _have_vcpu(self.channels, vcpu, info, vector)
         self.vcpu_infos[vcpu], self._vectors[vcpu] = info, vector
+        self.time_infos[vcpu] = time
 
     def _load_store(self, part: XenStoreDevice) -> None:
         """Bind the guest's port, and be the store that came.
@@ -278,6 +314,11 @@ class XenHost:
         for vcpu, info in enumerate(self.vcpu_infos):
             _have_vcpu(channels, vcpu, info, self._vectors[vcpu])
         return channels
+
+    def _check_time_info(self, gpa: int) -> None:
+        if gpa % 4 or gpa % PAGE_SIZE > PAGE_SIZE - TIME_INFO_SIZE:
+            raise OSError(errno.EINVAL, f"no time of a vCPU can be at {gpa:#x}")
+        self.memory.pieces(gpa, TIME_INFO_SIZE)
 
     def _default_info(self, vcpu: int) -> int:
         if self.shared_info == UNMAPPED:
