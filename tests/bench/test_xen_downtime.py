@@ -11,8 +11,8 @@ from tests.bench.figures import best_of, timed
 from tests.unit.migration.xen_migration import LINK, Side, migrate
 from vfiomig.migration.metrics import Metrics, Outcome
 from vfiomig.uapi.xen_xs_wire import XS_MAX_DOMAIN_NODES, XS_MAX_NODE_SIZE
-from vfiomig.vm.xen.front_end import MOST_HELD
 from vfiomig.vm.xen.guest import XenPlan
+from vfiomig.vm.xen.guest_registers import MOST_HELD
 from vfiomig.vm.xen.xenstore import XenStore
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from tests.unit.vm.xen.xen_machines import GuestAlone, copy_all, load
 from vfiomig.vm.dirty_pages import LogUser
-from vfiomig.vm.xen.front_end import DEPTH, MOST_HELD
+from vfiomig.vm.xen.front_end import DEPTH
 from vfiomig.vm.xen.guest import XenPlan
 from vfiomig.vm.xen.guest_page import WAYS
+from vfiomig.vm.xen.guest_registers import MOST_HELD
 from vfiomig.vm.xen.host import SHARED_INFO
 from vfiomig.vm.xen.shared_info import LAYOUTS
 

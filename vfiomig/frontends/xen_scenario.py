@@ -21,9 +21,9 @@ from vfiomig.frontends.toml_values import (
 )
 from vfiomig.uapi.xen import XEN_LEGACY_MAX_VCPUS
 from vfiomig.uapi.xen_xs_wire import XS_MAX_NODE_SIZE
-from vfiomig.vm.xen.front_end import MOST_HELD
 from vfiomig.vm.xen.guest import MOST_NODES, MOST_WATCHES, RESERVED, XenPlan
 from vfiomig.vm.xen.guest_page import WAYS
+from vfiomig.vm.xen.guest_registers import MOST_HELD
 from vfiomig.vm.xen.shared_info import LAYOUTS
 
 __all__ = ["RESERVED", "XEN", "XenSpec"]

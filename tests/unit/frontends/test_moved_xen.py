@@ -86,9 +86,9 @@ def test_one_word_decides_whether_events_are_lost(tmp_path: Path, when: str) -> 
 def test_the_shortest_scenario_of_what_a_pinned_page_loses(tmp_path: Path) -> None:
     """Nothing is said but the way, and that the page was replaced before all else."""
     report = run(tmp_path, 'page = "pinned"\nreplaced_at = ["0ns"]')
+    assert not report.ok
     assert xen_of(report).events.lost == 1
-    assert xen_of(report).events.handled_at_destination == 0
-    assert "the disk's two ends did not meet again" in xen_of(report).befell
+    assert xen_of(report).befell == ["1 event sent and never handled"]
 
 
 def test_open_transactions_end_at_the_destination(tmp_path: Path) -> None:
@@ -99,13 +99,14 @@ def test_open_transactions_end_at_the_destination(tmp_path: Path) -> None:
 
 
 def test_all_that_the_quotas_leave_moves(tmp_path: Path) -> None:
-    told = "nodes = 940\nnode_size = 8\nwatches = 126\ntransactions = 10\nvcpus = 32"
+    told = "nodes = 955\nnode_size = 8\nwatches = 127\ntransactions = 10\nvcpus = 32"
     report = run(tmp_path, f'{told}\nvcpu_info = "registered"')
     assert report.ok
     store = xen_of(report).store
-    assert store.watches == store.watches_arrived >= 126
-    assert store.transactions == store.conflicted == 10
-    assert report.metrics.xenstore_bytes > 11 * 940 * 8
+    assert (store.nodes, store.watches, store.watches_arrived) == (1000, 128, 128)
+    assert store.transactions == 10
+    assert (store.committed, store.conflicted, store.unknown) == (1, 9, 0)
+    assert report.metrics.xenstore_bytes > 11 * 955 * 8
     assert store.share_of_downtime is not None
     assert 0 < store.share_of_downtime < 1
 
@@ -138,11 +139,12 @@ def test_a_source_that_goes_on_has_lost_nothing(tmp_path: Path) -> None:
 def test_rounds_before_qemu_has_measured_a_bandwidth_do_not_count(
     tmp_path: Path,
 ) -> None:
-    """A store that tells of many watches dirties its ring in each of them."""
-    report = run(tmp_path, "nodes = 63\nwatches = 126", "[limits]\nrounds = 1")
+    """A store that is asked all the time dirties its ring in each of them."""
+    limits = "[limits]\nrounds = 1\n"
+    report = run(tmp_path, 'renegotiate = "1ms"', SLOW + limits)
     assert report.outcome is Outcome.COMPLETED
     assert report.ok
-    assert len(report.metrics.rounds) > 30
+    assert len(report.metrics.rounds) > 5
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:

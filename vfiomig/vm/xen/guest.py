@@ -1,11 +1,15 @@
 """A Xen guest with a disk, and its host: what both do, by virtual time.
 
-Rule 1: the host answers a request of the disk at each tick of its rate.  All else, the
-store and the guest's program, goes in turns, one every `_TURN` while any has something
-to do.  A stop finds them anywhere: within a message, a transaction, a negotiation.
+Rule 1: the host answers a request of the disk at each tick of its rate.  A vCPU that is
+told of an event takes it `_REACTION` later.  All else, the store and the guest's
+program, goes in turns, one every `_TURN` while any has something to do.  A stop finds
+them anywhere: with an event on its way, within a message, a transaction, a negotiation.
 
 Rule 2: what the guest knows goes into its RAM when it stops (`Registers`), as registers
 of its vCPUs would move in sections of theirs; on the other side it is taken from there.
+
+Rule 3: the guest has been up for `_BOOTED` when the machine's time begins.  What this
+module calls ``time`` is the guest's, what is called ``now`` the machine's.
 """
 
 from __future__ import annotations
@@ -20,16 +24,15 @@ from vfiomig.uapi import xen
 from vfiomig.vm.ram_block import PAGE_SIZE
 from vfiomig.vm.xen.disk import DiskBackEnd
 from vfiomig.vm.xen.event_channel import GuestChannels
-from vfiomig.vm.xen.front_end import FrontEnd, Registers
+from vfiomig.vm.xen.front_end import FrontEnd
 from vfiomig.vm.xen.guest_page import CachedPage
+from vfiomig.vm.xen.guest_registers import Registers
 from vfiomig.vm.xen.host import STORE_PAGE, STORE_RING, TIME_INFO_SIZE, XenHost
 from vfiomig.vm.xen.shared_info import VCPU_INFO_SIZE, default_vcpu_info
 from vfiomig.vm.xen.toolstack import add_disk, populate
 from vfiomig.vm.xen.vcpu_time import read_versioned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from vfiomig.vm.memory import GuestMemory
     from vfiomig.vm.xen.xenstore import Quirks
 
@@ -42,11 +45,13 @@ RESERVED: Final = 16 * PAGE_SIZE
 SHARED_INFO_AT: Final = 0xFE70_0000  # where Linux has it put
 
 # What the quotas leave of 1,000 nodes and 128 watches beside what is there anyway.
-MOST_NODES: Final = 940
-MOST_WATCHES: Final = 126
+MOST_NODES: Final = 955
+MOST_WATCHES: Final = 127
 
 _SECOND: Final = 1_000_000_000
 _TURN: Final = 20_000  # virtual nanoseconds
+_REACTION: Final = 10_000
+_BOOTED: Final = 20_000_000
 _VECTOR: Final = 0xF3  # Linux's HYPERVISOR_CALLBACK_VECTOR
 _CALLBACK: Final = (
     xen.HVM_PARAM_CALLBACK_TYPE_VECTOR << xen.HVM_PARAM_CALLBACK_TYPE_SHIFT | _VECTOR
@@ -104,15 +109,16 @@ class XenGuest:
         self.called: set[int] = set()  # vCPUs that have an upcall to look for
         self._channels: list[GuestChannels] = []
         self._interval = max(1, _SECOND // plan.requests) if plan.requests else 0
-        self._answers_at = _NEVER
+        self._time = 0
+        self._answers_at = self._serves_at = _NEVER
         self._turned_at, self._is_active = 0, False
-        self._replaced_at = sorted(plan.replaced_at)
+        self._replaced_at = [at + _BOOTED for at in sorted(plan.replaced_at)]
         self._has_come = False  # from another side
-        self._wakes_at: int | None = None  # and has not seen the time yet
+        self._has_woken = False  # and not seen the time yet
 
     def boot(self, seed: int) -> None:
-        """Come up, with all in the store that the plan has; the disk is not met yet."""
-        host, plan = self.host, self.plan
+        """Come up, meet the disk, and have all in the store that the plan has."""
+        host, store, plan = self.host, self.host.store, self.plan
         self.memory.write(0, bytes(RESERVED))
         host.map_shared_info(SHARED_INFO_AT, plan.bits)
         host.set_callback(_CALLBACK)
@@ -124,9 +130,18 @@ class XenGuest:
         own = self.front.registers
         own.store_port = host.ports.alloc_unbound()
         host.open_store(own.store_port)
-        populate(host.store, port=own.store_port, ring=STORE_RING // PAGE_SIZE)
-        add_disk(host.store)
-        self._fill_store(random.Random(seed))
+        populate(store, port=own.store_port, ring=STORE_RING // PAGE_SIZE)
+        add_disk(store)
+        luck = random.Random(seed)
+        self._write_all(0, luck)
+        for number in range(plan.watches):
+            store.watch(store.domid, 0, self._paths[number // 2], f"watch {number}")
+        self.start(-_BOOTED)
+        self.run_until(0)
+        for number in range(plan.transactions):
+            own.held[number] = tx = store.transaction_start(store.domid)
+            own.held_count += 1
+            self._write_all(tx, luck)
 
     # -- as a machine does
 
@@ -138,12 +153,15 @@ class XenGuest:
         if self._has_come:
             self._take_registers()
             self._has_come = False
-        self._wakes_at = now
+        self._time = time = now + _BOOTED
+        self._has_woken = True
         self._channels = [self._channels_of(vcpu) for vcpu in range(self.plan.vcpus)]
-        self.called.update(range(self.plan.vcpus))  # each looks when it is entered
-        self._answers_at = now + self._interval if self._interval else _NEVER
-        self._turned_at, self._is_active = now - _TURN, True
-        while self._replaced_at and self._replaced_at[0] < now:
+        # Each looks when it is entered.
+        self.called.update(range(self.plan.vcpus))
+        self._serves_at = time
+        self._answers_at = time + self._interval if self._interval else _NEVER
+        self._turned_at, self._is_active = time - _TURN, True
+        while self._replaced_at and self._replaced_at[0] < time:
             del self._replaced_at[0]
 
     def stop(self) -> None:
@@ -159,60 +177,67 @@ class XenGuest:
 
     def run_until(self, now: int) -> None:
         """Do what is due until ``now``."""
-        if self._wakes_at is not None:
-            self.host.tell_time(self._wakes_at)
+        if self._has_woken:
+            self.host.tell_time(self._time)
             self._look_at_the_time()
-            self._wakes_at = None
-        while (at := self._next_time()) <= now:
-            if self._replaced_at and at >= self._replaced_at[0]:
-                del self._replaced_at[0]
-                self.host.replace_shared_info()
-            if at >= self._answers_at:
-                self._answers_at += self._interval
-                self.disk.answer()
-                self._serve()
-            if at >= self._next_turn():
-                self._turned_at = at
-                self._is_active = self._turn(at)
+            self._has_woken = False
+        end = now + _BOOTED
+        while (time := self._next_time()) <= end:
+            self._do_what_is_due(time)
 
     def settle(self, now: int) -> int:
         """Answer no more of the disk's requests, and let all else come to an end.
 
         Return when that was; at the latest a virtual second after ``now``.
         """
+        self.run_until(now)
         self._answers_at = _NEVER
         self.front.renegotiates = 0
-        end = now + _SETTLES
-        while (at := self._next_time()) <= end:
-            self.run_until(at)
-            now = at
-        return now
+        end = now + _BOOTED + _SETTLES
+        while (time := self._next_time()) <= end:
+            self._do_what_is_due(time)
+        return max(now, self._time - _BOOTED)
 
     # -- a Notifier
 
     def inject(self, vcpu: int, vector: int) -> None:
         """Have the vCPU look for its upcall."""
         del vector
-        self.called.add(vcpu)
+        self.kick(vcpu)
 
     def kick(self, vcpu: int) -> None:
-        """Have the vCPU look for its upcall."""
+        """Have the vCPU look for its upcall, soon."""
         self.called.add(vcpu)
+        self._serves_at = min(self._serves_at, self._time + _REACTION)
 
     def set_line(self, *, is_raised: bool) -> None:
         """Do nothing: this guest has vectors."""
 
     # -- turns
 
-    def _turn(self, now: int) -> bool:
+    def _do_what_is_due(self, time: int) -> None:
+        self._time = time
+        if self._replaced_at and time >= self._replaced_at[0]:
+            del self._replaced_at[0]
+            self.host.replace_shared_info()
+        if time >= self._answers_at:
+            self._answers_at += self._interval
+            self.disk.answer()
+        if time >= self._serves_at:
+            self._serves_at = _NEVER
+            self._serve()
+        if time >= self._next_turn():
+            self._turned_at = time
+            self._is_active = self._turn(time)
+
+    def _turn(self, time: int) -> bool:
         """Let each do one thing; tell whether any did."""
         was_active = self.host.serve_store()
         was_active |= self.disk.look()
-        was_active |= self._serve()
-        return self.front.act(now) or was_active
+        return self.front.act(time) or was_active
 
-    def _serve(self) -> bool:
-        """Let the vCPUs that were called take their events; tell if any was."""
+    def _serve(self) -> None:
+        """Let the vCPUs that were called take their events."""
         called, self.called = self.called, set()
         for vcpu in called:
             channels = self._channels[vcpu]
@@ -220,15 +245,15 @@ class XenGuest:
                 for port in channels.upcall():
                     if port is not None:
                         self.front.take_event(port)
-        return bool(called)
+        self._is_active = True  # the program may have something to do now
 
     def _next_time(self) -> int:
         replaced_at = self._replaced_at[0] if self._replaced_at else _NEVER
-        return min(self._answers_at, self._next_turn(), replaced_at)
+        return min(self._answers_at, self._serves_at, self._next_turn(), replaced_at)
 
     def _next_turn(self) -> int:
         """Return when the next turn is; `_NEVER` while all wait."""
-        next_one = self._turned_at + _TURN
+        next_one = max(self._turned_at + _TURN, self._time)
         if self._is_active:
             return next_one
         wakes_at = self.front.wakes_at
@@ -262,19 +287,12 @@ class XenGuest:
         self.front.registers = Registers.from_buffer_copy(data)
         self.front.registers.has_moved = 1
 
-    def _fill_store(self, luck: random.Random) -> None:
-        """Write what the plan has more, as the guest does."""
-        store, plan, own = self.host.store, self.plan, self.front.registers
-        paths = [f"data/n{number}" for number in range(plan.nodes)]
-        self._write_all(0, paths, luck)
-        for number in range(plan.watches):
-            store.watch(store.domid, 0, paths[number // 2], f"watch {number}")
-        for number in range(plan.transactions):
-            own.held[number] = tx = store.transaction_start(store.domid)
-            own.held_count += 1
-            self._write_all(tx, paths, luck)
+    @property
+    def _paths(self) -> list[str]:
+        return [f"data/n{number}" for number in range(self.plan.nodes)]
 
-    def _write_all(self, tx: int, paths: Iterable[str], luck: random.Random) -> None:
+    def _write_all(self, tx: int, luck: random.Random) -> None:
+        """Write what the plan has more into the store, as the guest does."""
         store = self.host.store
-        for path in paths:
+        for path in self._paths:
             store.write(store.domid, tx, path, luck.randbytes(self.plan.node_size))

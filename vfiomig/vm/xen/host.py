@@ -166,7 +166,12 @@ class XenHost:
         self.ports.bind(self.store_end, guest_port)
 
     def serve_store(self) -> bool:
-        """Read requests from the ring and write replies to it; tell if a byte moved."""
+        """Read requests from the ring and write replies to it; tell if a byte moved.
+
+        It looks there when the guest has told it to, or a watch has fired.
+        """
+        if not (self.store_end.is_told or self.store.events(self.store.domid)):
+            return False
         self.store_end.is_told = False
         if not self._service.process():
             return False
@@ -295,6 +300,7 @@ class XenHost:
         service = self._service
         service.request, service.response = part.request, part.response
         service.sent = part.sent
+        self.store_end.is_told = True  # as the guest may have done before it moved
         service.fatal = "as at the source" if part.fatal_error else ""
 
     def _saved_events(self) -> bytes:

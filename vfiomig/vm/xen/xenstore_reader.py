@@ -1,7 +1,8 @@
 """Reading a store as QEMU migrates it; `xenstore_stream` draws the form.
 
-Rule 1: nothing is made that the data does not hold.  A reference shares its node; to
-find it takes as many steps as its path has names, 1,536 at most.
+Rule 1: nothing is made that the data does not hold, and no more than `_MOST_NODES`.  A
+reference shares its node; to find it takes as many steps as its path has names, 1,536
+at most.
 
 Rule 2: what is read is complete before anybody sees it.
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from vfiomig.vm.xen.xenstore_rules import Perms
 
 _U32: Final = struct.Struct(">I")
+# A guest may have 1,000, and as many in each of ten transactions.
+_MOST_NODES: Final = 1 << 16
 _MATCHES: Final = 16  # more trees than a guest's transactions and the main one
 _HEAD: Final = struct.Struct(">BI")  # flags, and a length or an id
 
@@ -127,6 +130,7 @@ class _StoreReader(_Reader):
         self._names: dict[bytes, str] = {}
         self._perms_of: dict[bytes, Perms] = {}
         self._last_tx = 0
+        self._made = 0
 
     def store(self) -> SavedStore:
         self._last_tx = self.be32("the last transaction's id")
@@ -217,6 +221,9 @@ class _StoreReader(_Reader):
             return int(number)
         if flags & ~(MODIFIED | DELETED):
             raise self.error(f"flags {flags:#x} of a node", began)
+        self._made += 1
+        if self._made > _MOST_NODES:
+            raise self.error(f"more than {_MOST_NODES} nodes", began)
         content = self.take(number, "a content") if number else None
         node = Node(self._perms(), owner, content)
         if flags:

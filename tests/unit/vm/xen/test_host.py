@@ -249,7 +249,7 @@ def test_a_reply_that_the_guest_has_half_read_goes_on() -> None:
     with two_hosts() as (there, here):
         there.reply()
         there.put(request(XS_READ, "attr", req_id=5).encode())
-        there.host.serve_store()
+        there.serve()
         here.got = there.responses.take(3)
         move(there, here)
         assert here.reply() == Message(XS_READ, b"hello", req_id=5)
@@ -261,7 +261,7 @@ def test_a_guest_that_broke_the_ring_is_not_served_elsewhere_either() -> None:
         assert there.host.save().store.fatal_error
         move(there, here)
         assert here.host.save().store.fatal_error
-        assert not here.host.serve_store()
+        assert not here.serve()
 
 
 def test_what_the_host_writes_to_the_ring_is_qemus_to_log() -> None:
@@ -272,10 +272,10 @@ def test_what_the_host_writes_to_the_ring_is_qemus_to_log() -> None:
         log = there.memory.log(LogUser.MIGRATION, page)
         assert log is not None
         there.requests.put(request(XS_READ, "attr").encode())
-        assert there.host.serve_store()
+        assert there.serve()
         assert log.count == 1
         log.clear_all()
-        assert not there.host.serve_store()
+        assert not there.serve()
         assert log.count == 0
 
 
@@ -285,7 +285,7 @@ def test_what_was_sent_before_the_ring_broke_is_told_and_logged() -> None:
             there.memory.start_log(user)
         struct.pack_into("<I", there.memory.block(STORE_PAGE).view, 2052, 2000)
         before = bytes(there.memory.block(STORE_PAGE).view)
-        there.host.serve_store()
+        there.serve()
         assert there.host.save().store.fatal_error
         changed = bytes(there.memory.block(STORE_PAGE).view) != before
         assert changed == bool(there.memory.dirty_pages)
@@ -299,7 +299,7 @@ def test_a_request_that_came_broken_moves_no_byte() -> None:
         store = state.store._replace(request=broken, response=reply)
         load(here.host, state._replace(store=store))
         before = bytes(here.memory.block(STORE_PAGE).view)
-        assert not here.host.serve_store()
+        assert not here.serve()
         assert here.host.save().store.fatal_error
         assert bytes(here.memory.block(STORE_PAGE).view) == before
 
@@ -463,7 +463,9 @@ PARTS: Final = {
     "a vCPU's info within a word": (0, XenVcpu(0x4001, INFO_AT)),
     "another default": (1, XenVcpu(UNMAPPED, INFO_AT)),
     "a vector of the processor's": (0, XenVcpu(UNMAPPED, INFO_AT, callback_vector=15)),
-    "a time": (0, XenVcpu(UNMAPPED, INFO_AT, vcpu_time_info_gpa=0x4000)),
+    "a time without RAM": (0, XenVcpu(UNMAPPED, INFO_AT, 1 << 40)),
+    "a time over two pages": (0, XenVcpu(UNMAPPED, INFO_AT, 0x5000 - 28)),
+    "a time within a word": (0, XenVcpu(UNMAPPED, INFO_AT, 0x4002)),
     "a runstate": (0, XenVcpu(UNMAPPED, INFO_AT, runstate_gpa=0x4000)),
     "a VIRQ": (0, XenVcpu(UNMAPPED, INFO_AT, virq=(1, *[0] * 23))),
     "a timer": (0, XenVcpu(UNMAPPED, INFO_AT, singleshot_timer_ns=1)),
