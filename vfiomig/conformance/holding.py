@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Steps = tuple[Step, ...]
 
 
-_STATE_OF_A_JOB: Final = 1 << 30  # bytes, about 5 conversations with 64 MiB of state
+_STATE_OF_A_JOB: Final = 768 << 20  # bytes, about 4 conversations with 64 MiB of state
 
 # How a conversation begins for which the budget has nothing left.
 KEEP_SHORT: Final = step("keep_short")
@@ -291,10 +291,22 @@ class _Holder:
         self._steps: list[Step] = []
         self.died: DriverDiedError | None = None
         self.is_over = False
-        if bench.bytes_left <= 0 or bench.accesses_left <= 0:
-            self.perform(KEEP_SHORT)
+        self._is_short = False
 
     def perform(self, each: Step) -> None:
+        """Perform a step, unless it is over; keep short what the budget has not."""
+        if not self._is_short and self._is_spent():
+            self._is_short = True
+            self._perform(KEEP_SHORT)
+        self._perform(each)
+
+    def _is_spent(self) -> bool:
+        bench, so_far = self._bench, self._conversation
+        return bench.bytes_left <= so_far.moved or bench.accesses_left <= len(
+            so_far.records
+        )
+
+    def _perform(self, each: Step) -> None:
         if self.is_over:
             return
         self._steps.append(each)

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 from vfiomig.conformance.moment import (
     Kind,
@@ -146,6 +146,17 @@ def _watch_of(bound: Bound) -> Watch:
     return kinds if isinstance(kinds, Watch) else Watch(kinds=kinds, woken_by=kinds)
 
 
+class _Concerned(NamedTuple):
+    """Checks by what a moment is to them: it wakes them, or they see it when awake.
+
+    ``order`` is that in which they are bound: what is broken is told so.
+    """
+
+    woken: list[Asked]
+    awake_only: list[Asked]
+    order: dict[Asked, int]
+
+
 class _Asking:
     """The checks of one device by where they are asked, once it has been there.
 
@@ -157,41 +168,42 @@ class _Asking:
         self._bindings = bindings
         self._made: dict[Bound, Asked] = {}
         self._begun: list[Asked] = []
-        self.of_kind: dict[_Here, list[tuple[Asked, bool]]] = {}
+        self.of_kind: dict[_Here, _Concerned] = {}
 
-    def make(self, here: _Here) -> list[tuple[Asked, bool]]:
-        """Return whom to ask at such moments, each with whether that wakes it."""
-        asked: list[tuple[Asked, bool]] = []
+    def make(self, here: _Here) -> _Concerned:
+        """Return whom such moments concern."""
+        concerned = _Concerned([], [], {})
         for bound, wakes in self._bindings.at(here):
             each = self._made.get(bound)
             if each is None:
                 each = self._made[bound] = Asked(bound, self._begun)
-            asked.append((each, wakes))
-        self.of_kind[here] = asked
-        return asked
+            (concerned.woken if wakes else concerned.awake_only).append(each)
+            concerned.order[each] = len(concerned.order)
+        self.of_kind[here] = concerned
+        return concerned
 
     def ask(self, moment: Moment, kept: set[str]) -> list[tuple[str, Broken]]:
         """Ask all whom a moment concerns; return what it breaks, add what it keeps."""
         here = (moment.kind, moment.position.state, moment.ok)
-        asked = self.of_kind.get(here)
-        if asked is None:
-            asked = self.make(here)
-        broken: list[tuple[str, Broken]] = []
-        for each, wakes in asked:
-            if each.is_asleep:
-                if not wakes:
+        concerned = self.of_kind.get(here) or self.make(here)
+        woken, awake_only, order = concerned
+        found: list[tuple[Asked, Broken]] = []
+        # Those that it wakes are asked first, for what they were does not matter then.
+        for some in (woken, [each for each in awake_only if not each.is_asleep]):
+            for each in some:
+                ruling = each.ask(moment)
+                if ruling is ASLEEP:
+                    each.is_asleep = True
                     continue
                 each.is_asleep = False
-            ruling = each.ask(moment)
-            if ruling is None:
-                continue
-            if ruling is HELD:
-                kept.add(each.rule)
-            elif ruling is ASLEEP:
-                each.is_asleep = True
-            else:
-                broken.append((each.rule, ruling))
-        return broken
+                if ruling is HELD:
+                    kept.add(each.rule)
+                elif ruling is not None:
+                    found.append((each, ruling))
+        if not found:
+            return []
+        found.sort(key=lambda one: order[one[0]])
+        return [(each.rule, ruling) for each, ruling in found]
 
     def forget(self) -> None:
         """Be as if nothing had ever been asked."""

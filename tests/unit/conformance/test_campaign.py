@@ -153,9 +153,21 @@ def test_behind_the_budget_a_conversation_begins_with_keep_short(
 
 
 def test_within_the_budget_none_is_kept_short() -> None:
-    bench = Plan(rules=(), accesses=10, data=1 << 30).bench(Framed)
+    bench = Plan(rules=(), accesses=1000, data=1 << 30).bench(Framed)
     assert bench.hold(scripts()[0]).steps == scripts()[0]
-    assert bench.hold(scripts()[0]).steps[0] == KEEP_SHORT
+
+
+@pytest.mark.parametrize(("accesses", "data"), [(10, 1 << 30), (1 << 30, 1)])
+def test_where_the_budget_ends_a_conversation_is_kept_short(
+    accesses: int, data: int
+) -> None:
+    script = max(scripts()[:24], key=len)
+    bench = Plan(rules=(), accesses=accesses, data=data).bench(Framed)
+    steps = bench.hold(script).steps
+    at = steps.index(KEEP_SHORT)
+    assert at > 0
+    assert (*steps[:at], *steps[at + 1 :]) == script
+    assert bench.hold(script).steps[0] == KEEP_SHORT
 
 
 def test_the_token_of_a_short_conversation_plays_the_same() -> None:

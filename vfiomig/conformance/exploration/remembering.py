@@ -156,8 +156,8 @@ class WatchedJudge(Judge):
     def memories(self, name: str) -> Iterator[tuple[str, Generator[Any, Any, Any]]]:
         """Yield each check that remembers something of a device, by its rule."""
         told: set[int] = set()
-        for asked in self._devices[name].asking.of_kind.values():
-            for each, _ in asked:
+        for concerned in self._devices[name].asking.of_kind.values():
+            for each in concerned.order:
                 check = each.remembering
                 if check is not None and id(check) not in told:
                     told.add(id(check))
