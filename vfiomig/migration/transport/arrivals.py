@@ -79,8 +79,13 @@ class Bench:
         return stream
 
     def await_connection(self) -> None:
-        """Wait until one waits to be accepted, where that can be waited for."""
-        _readable(self.listener).wait(self.wait_seconds)
+        """Wait until one waits to be accepted, where that can be waited for.
+
+        Raises AssertionError if none does in time.
+        """
+        waiting = _readable(self.listener)
+        if not (waiting.is_empty or waiting.wait(self.wait_seconds)):
+            fail(f"no connection waits to be accepted within {self.wait_seconds:g} s")
 
     def pair(self) -> Pair:
         """Return both ends of one connection to a listener of its own."""
