@@ -13,7 +13,7 @@ from vfiomig.frontends.toml_values import (
     BadKeyError,
     Key,
     Table,
-    duration,
+    duration_up_to,
     flag,
     list_of,
     one_of,
@@ -85,6 +85,6 @@ HARTS: Final = Table(
         "mp_state": Key(flag, default=True),
         "destination_mp_state": Key(flag, default=True),
         "instructions": Key(whole(1_000, 1_000_000_000), 1_000_000),
-        "run_on": Key(duration, 20_000_000),
+        "run_on": Key(duration_up_to(100), 20_000_000),
     },
 )

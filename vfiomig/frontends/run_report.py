@@ -77,7 +77,8 @@ class XenEvents:
     """Events of the host to a Xen guest, each of which is to be handled once.
 
     ``merged`` found their port pending, so that one handling covers them and the one
-    before.  ``lost`` were sent and are not handled, now that all has come to rest.
+    before.  ``lost`` went to memory that the guest does not see, or are not handled now
+    that all has come to rest.
     """
 
     sent_at_source: int = 0
@@ -90,7 +91,7 @@ class XenEvents:
 
 @dataclass(slots=True, kw_only=True)
 class XenStoreReport:
-    """XenStore when the source had stopped, and on arrival.
+    """XenStore when the source had stopped, or else when it failed, and on arrival.
 
     ``transactions`` were open; the guest ended those that it held at the destination,
     where they ``committed``, or ``conflicted`` with another change (EAGAIN), or were

@@ -49,6 +49,7 @@ class XenWitness:
         self._digests = {XEN: Digests(), XENSTORE: Digests()}
         self._at_stop: _Moment | None = None
         self._on_arrival: _Moment | None = None
+        self._at_failure: _Moment | None = None
         self._handled = self._completed = self._connections = 0  # until the stop
 
     def at_start(self) -> None:
@@ -74,7 +75,7 @@ class XenWitness:
 
     def after_failure(self) -> None:
         """Take what the source goes on with."""
-        found = _moment(self._guest(0))
+        found = self._at_failure = _moment(self._guest(0))
         self._take("source_after_failure", found)
         self._take("source_before_failure", self._at_stop or found)
 
@@ -131,20 +132,21 @@ class XenWitness:
     def _events(
         self, source: XenGuest, destination: XenGuest, runs: XenGuest
     ) -> XenEvents:
-        sent = source.host.ports.sent, destination.host.ports.sent
+        ports = source.host.ports, destination.host.ports
+        sent = [each.sent + each.strayed for each in ports]
         handled = runs.front.registers.handled
         at_source = handled if runs is source else self._handled
         return XenEvents(
             sent_at_source=sent[0],
             sent_at_destination=sent[1],
-            merged=source.host.ports.merged + destination.host.ports.merged,
+            merged=sum(each.merged for each in ports),
             handled_at_source=at_source,
             handled_at_destination=handled - at_source,
             lost=sum(sent) - handled,
         )
 
     def _store(self, runs: XenGuest, metrics: Metrics) -> XenStoreReport:
-        stop, arrival = self._at_stop, self._on_arrival
+        stop, arrival = self._at_stop or self._at_failure, self._on_arrival
         own = runs.front.registers
         downtime = metrics.downtime
         return XenStoreReport(

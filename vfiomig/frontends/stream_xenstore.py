@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 
+from vfiomig.migration.qemu_image import ImageError
 from vfiomig.protocol.errors import StreamError
 from vfiomig.protocol.qemu_stream.records import VmState
 from vfiomig.protocol.qemu_stream.xen_sections import WATCH_EVENTS
@@ -19,6 +20,7 @@ from vfiomig.vm.xen.xenstore_reader import read_events, read_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from vfiomig.migration.qemu_image import QemuImage
     from vfiomig.protocol.qemu_stream.records import Field, Located
     from vfiomig.vm.xen.xenstore_stream import SavedStore
     from vfiomig.vm.xen.xenstore_tree import Node
@@ -77,6 +79,18 @@ def view_of(located: Located) -> StoreView | None:
         store_damage=damage,
         events_damage=events_damage,
     )
+
+
+def damage_in(image: QemuImage) -> ImageError | None:
+    """Return what is wrong with a store, or with its events, of a whole stream."""
+    for located in image.records():
+        view = view_of(located)
+        if view is None:
+            continue
+        if (damage := view.store_damage or view.events_damage) is not None:
+            reason = f"{_STORE}: {damage.reason}"
+            return ImageError(image.name, reason, damage.position)
+    return None
 
 
 def _bounded(data: bytes) -> SavedStore | None:

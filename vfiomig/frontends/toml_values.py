@@ -122,6 +122,19 @@ def duration(value: object) -> int:
     return _within(0, int(time), HIGHEST, value)
 
 
+def duration_up_to(seconds: int) -> Parser:
+    """Return a parser of times that are not longer."""
+
+    def parse(value: object) -> int:
+        time = duration(value)
+        if time > seconds * _TIME_UNITS["s"]:
+            message = f"must be at most {seconds}s, not {shown(value)}"
+            raise ValueError(message)
+        return time
+
+    return parse
+
+
 def one_of(*choices: str) -> Parser:
     """Return a parser of text that is one of ``choices``."""
 

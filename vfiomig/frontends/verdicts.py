@@ -30,6 +30,8 @@ def run_is_ok(report: RunReport) -> bool:
         return all(d.verdict is not Verdict.DIFFERS for d in report.devices)
     if report.outcome is Outcome.DIED:
         return True
+    if any(device.verdict is Verdict.DIFFERS for device in report.devices):
+        return False  # a guest that runs on has lost something
     return not report.lost and all(map(is_unharmed, report.devices))
 
 

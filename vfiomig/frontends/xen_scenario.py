@@ -13,6 +13,7 @@ from vfiomig.frontends.toml_values import (
     Key,
     Table,
     duration,
+    duration_up_to,
     list_of,
     one_of,
     shown,
@@ -106,6 +107,6 @@ XEN: Final = Table(
         "watches": Key(whole(0, MOST_WATCHES), _PLAN.watches),
         "transactions": Key(whole(0, MOST_HELD), _PLAN.transactions),
         "quirks": Key(one_of("none", "qemu"), "none"),
-        "run_on": Key(duration, 50_000_000),
+        "run_on": Key(duration_up_to(100), 50_000_000),
     },
 )

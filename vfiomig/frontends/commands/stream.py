@@ -30,6 +30,7 @@ from vfiomig.frontends.stream_extract import (
     named,
 )
 from vfiomig.frontends.stream_facts import gathered
+from vfiomig.frontends.stream_xenstore import damage_in
 from vfiomig.migration.qemu_image import ImageError, mapped_image, open_image
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def stream(
         if json_file != _STDIO:
             tree_of = None if tree is None else _Tree(tree, everything)
             shown.extend(_views(image, console, tree=tree_of, ram=ram, vfio=vfio))
-        damage = _show(shown)
+        damage = _show(shown) or damage_in(image)
     if damage is not None:
         raise damage
     return DONE

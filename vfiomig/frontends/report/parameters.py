@@ -80,7 +80,15 @@ def _machine_rows(scenario: Scenario) -> list[tuple[str, str]]:
         vcpus = "1 vCPU" if xen.vcpus == 1 else f"{xen.vcpus} vCPUs"
         page = f"{xen.page}, {xen.layout} bits, {vcpus}, vcpu_info {xen.vcpu_info}"
         nodes = f"{xen.nodes} nodes of {bytes_text(xen.node_size)} more"
-        rows += [("shared_info", page), ("XenStore", nodes)]
+        nodes += f", {xen.watches} watches, {xen.transactions} transactions held"
+        if xen.replaced_at:
+            page += f", replaced at {', '.join(map(time_text, xen.replaced_at))}"
+        disk = f"{xen.requests:,} requests a second"
+        if xen.renegotiate:
+            disk += f", connected anew every {time_text(xen.renegotiate)}"
+        quirks = "QEMU's" if xen.quirks == "qemu" else "none"
+        rows += [("shared_info", page), ("XenStore", nodes), ("its defects", quirks)]
+        rows.append(("disk", disk))
     rows += [("QEMU's loop", machine.qemu), ("max-bandwidth", limit)]
     if given.auto_converge:
         rows.append(("auto-converge", "on"))

@@ -74,6 +74,8 @@ def _xen_figures(xen: XenReport) -> Iterator[tuple[str, str, str]]:
     share = store.share_of_downtime
     beside = "" if share is None else f"{share:.1%} of the downtime"
     open_ones = f"{store.transactions:,} open transactions"
+    if ended := store.committed + store.conflicted + store.unknown:
+        open_ones += f", of {ended:,} the guest held {store.committed:,} committed"
     yield "XenStore", f"{store.nodes:,} nodes, {open_ones}", beside
     ends = f"{disk.connections_at_source:,} at the source"
     met = f"{ends}, {disk.connections_at_destination:,} at the destination"

@@ -17,7 +17,6 @@ from vfiomig.frontends.stream_xenstore import (
     nodes_in,
     steps_between,
 )
-from vfiomig.protocol.qemu_stream.cursor import decode_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,6 +30,7 @@ _SHOWN: Final = 64  # lines of a list, and transactions
 # A file may make its trees share so much that nobody would see the end of them.
 _MOST: Final = 1 << 18
 _INDENT: Final = "  "
+_CONTENT: Final = 60  # bytes of a node that are shown
 
 
 def store_lines(view: StoreView, *, everything: bool) -> dict[str, Iterator[str]]:
@@ -119,7 +119,18 @@ def _steps(store: SavedStore, one: SavedTransaction, most: int) -> Iterator[Step
 
 def _node_words(name: str, node: Node) -> str:
     words = f"{plain(name)} [{plain(','.join(node.perms))}]"
-    return f"{words} {quoted(decode_text(node.content))}" if node.content else words
+    return f"{words} {_content(node.content)}" if node.content else words
+
+
+def _content(data: bytes) -> str:
+    """Return bytes in quotes; in hex what is no plain ASCII, a quote or a backslash."""
+    cut = data[:_CONTENT]
+    told = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}"
+        for byte in cut
+    )
+    more = len(data) - len(cut)
+    return f'"{plain(told)}"' + (f"... ({more:,} more)" if more else "")
 
 
 def _pairs(pairs: list[WatchEvent], most: int) -> Iterator[str]:

@@ -116,6 +116,8 @@ def source_condition(report: RunReport) -> str:
     ]
     if harmed:
         return f"the source runs on, but its state changed: {plain(listed(harmed))}"
+    if wrong := [d for d in report.devices if d.verdict is Verdict.DIFFERS]:
+        return f"the source runs on, but not unharmed: {_with_reasons(wrong)}"
     # One that never stopped may have changed by itself: said, but no proof of harm.
     if changed := [d.name for d in report.devices if has_changed(d)]:
         names = plain(listed(changed))

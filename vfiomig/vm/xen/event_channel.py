@@ -238,6 +238,12 @@ class EventChannels:
         target = self._vcpus.get(vcpu) or self._vcpu(vcpu)
         return target.page.byte(target.offset + self.layout.upcall) != 0
 
+    def reaches_guest(self) -> bool:
+        """Whether what is sent goes to memory that the guest sees; raises EFAULT."""
+        frame = self.page.frame()
+        block, offset, _ = self._memory.pieces(self.page.gpa, PAGE_SIZE)[0]
+        return frame.block is block and frame.offset == offset
+
     def waiting(self, vcpu: int) -> int:
         """Return the selector's bits that wait for the page (rule 2)."""
         return self._vcpu(vcpu).waiting

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 DEPTH: Final = 32  # requests on their way: a ring of one page has as many
 _TOKEN: Final = "front-end"
+_SLEEPS: Final = 1_000_000  # virtual nanoseconds, where it can have no transaction
+_PROTOCOLS: Final = {64: b"x86_64-abi", 32: b"x86_32-abi"}
 
 
 class _Asked(enum.IntEnum):
@@ -118,6 +120,7 @@ class FrontEnd:
         self._responses = Ring.of_responses(self._page.view)
         self._frame = ring // PAGE_SIZE
         self._ring = DiskRing(memory, ring, LogUser.KERNEL)
+        self._now = 0
         self.renegotiates = renegotiates
         self._watched = f"{back_end_of(host.store.domid)}/state"
 
@@ -125,6 +128,7 @@ class FrontEnd:
 
     def act(self, now: int) -> bool:
         """Do the next thing; tell whether there was one."""
+        self._now = now
         try:
             return self._act(now)
         except (OSError, ProtocolError, ValueError, IndexError) as error:
@@ -161,7 +165,11 @@ class FrontEnd:
     def wakes_at(self) -> int | None:
         """When it has something to do of its own accord; None for never."""
         own = self.registers
-        if own.step != _RUN or own.error or not self.renegotiates:
+        if own.error or own.asked:
+            return None
+        if own.step == _START:
+            return int(own.sleeps_until)
+        if own.step != _RUN or not self.renegotiates:
             return None
         return int(own.renegotiates_at)
 
@@ -229,6 +237,8 @@ class FrontEnd:
                 return self._ask(XS_READ, self._watched)
             case _Kind.WATCH:
                 return self._ask(XS_WATCH, self._watched, _TOKEN)
+            case _Kind.START if now < own.sleeps_until:
+                return None
             case _Kind.START:
                 return self._ask(XS_TRANSACTION_START, "")
             case _Kind.COMMIT:
@@ -254,12 +264,14 @@ class FrontEnd:
             "ring-ref": self._frame,
             "event-channel": own.disk_port,
         }
-        return b"%d" % values[step.node] if step.node in values else b"x86_64-abi"
+        if step.node in values:
+            return b"%d" % values[step.node]
+        return _PROTOCOLS[self._host.bits]
 
     def _next_held(self) -> Message | None:
         """Return what ends a transaction that was moved."""
         own = self.registers
-        if not (own.has_moved and own.held_count):
+        if not (own.ends_held and own.held_count):
             return None
         tx = own.held[own.held_count - 1]
         return self._ask(XS_TRANSACTION_END, "T", tx=tx, whose=_Asked.HELD)
@@ -297,11 +309,10 @@ class FrontEnd:
         if step.kind is _Kind.COMMIT:
             own.tx = 0
             if code == errno.EAGAIN:
-                own.retries += 1
                 own.step = _START
                 return
         if step.kind is _Kind.START and code == errno.ENOSPC:
-            own.retries += 1  # until another one has ended
+            own.sleeps_until = self._now + _SLEEPS  # until another one has ended
             return
         if code:
             own.error = code

@@ -57,7 +57,7 @@ _CALLBACK: Final = (
     xen.HVM_PARAM_CALLBACK_TYPE_VECTOR << xen.HVM_PARAM_CALLBACK_TYPE_SHIFT | _VECTOR
 )
 _NEVER: Final = 1 << 62
-_SETTLES: Final = _SECOND  # in which a guest has handled all, or never will
+_SETTLES: Final = _SECOND  # in which all comes to rest, or never will
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class XenPlan:
     bits: int = 64
     vcpus: int = 1
     registers_vcpu_info: bool = False
-    requests: int = 10_000
+    requests: int = 1_000
     renegotiates: int = 20_000_000
     replaced_at: tuple[int, ...] = ()
     nodes: int = 0
@@ -137,7 +137,9 @@ class XenGuest:
         for number in range(plan.watches):
             store.watch(store.domid, 0, self._paths[number // 2], f"watch {number}")
         self.start(-_BOOTED)
-        self.run_until(0)
+        self.run_until(-_BOOTED // 5)
+        while store.transactions:  # the front end's own: it is soon over
+            self.run_until(self._time - _BOOTED + _TURN)
         for number in range(plan.transactions):
             own.held[number] = tx = store.transaction_start(store.domid)
             own.held_count += 1
@@ -188,11 +190,13 @@ class XenGuest:
     def settle(self, now: int) -> int:
         """Answer no more of the disk's requests, and let all else come to an end.
 
+        Transactions that are held are ended, wherever that is.
         Return when that was; at the latest a virtual second after ``now``.
         """
         self.run_until(now)
         self._answers_at = _NEVER
-        self.front.renegotiates = 0
+        self.front.renegotiates, self.front.registers.ends_held = 0, 1
+        self._is_active = True
         end = now + _BOOTED + _SETTLES
         while (time := self._next_time()) <= end:
             self._do_what_is_due(time)
@@ -285,7 +289,7 @@ class XenGuest:
     def _take_registers(self) -> None:
         data = self.memory.read(0, len(bytes(self.front.registers)))
         self.front.registers = Registers.from_buffer_copy(data)
-        self.front.registers.has_moved = 1
+        self.front.registers.ends_held = 1
 
     @property
     def _paths(self) -> list[str]:

@@ -18,7 +18,7 @@ class Registers(ctypes.Structure):
     ``handled`` counts events that it took, ``completed`` responses, ``times_back`` how
     often the ``time`` that it saw was before the last one.  It looks at the
     store's ring when it ``is_told``.  ``held`` are the transactions that it has open
-    for no purpose but to be moved, ``has_moved`` that it is to end them; then they
+    for no purpose but to be moved, ``ends_held`` that it is to end them; then they
     count as ``committed``, ``conflicted`` (EAGAIN), or ``unknown``.  ``error`` is the
     errno of what it did not expect, in ``step``: it does nothing more then.
     """
@@ -29,9 +29,9 @@ class Registers(ctypes.Structure):
         ("time", _U64),
         ("times_back", _U32),
         ("connections", _U32),
-        ("retries", _U32),
         ("watch_events", _U32),
         ("renegotiates_at", _U64),
+        ("sleeps_until", _U64),
         ("step", _U32),
         ("asked", _U32),
         ("is_told", _U32),
@@ -42,7 +42,7 @@ class Registers(ctypes.Structure):
         ("store_port", _U32),
         ("disk_port", _U32),
         ("error", _U32),
-        ("has_moved", _U32),
+        ("ends_held", _U32),
         ("held_count", _U32),
         ("held", _U32 * MOST_HELD),
         ("committed", _U32),

@@ -347,4 +347,11 @@ def _require(part: XenPart, known: XenPart) -> None:
     """Raise ``OSError(EINVAL)`` if a part has what this host does not."""
     for name, got, own in zip(part._fields, part, known, strict=True):
         if got != own:
-            raise OSError(errno.EINVAL, f"{name} is {got}: this host has but {own}")
+            message = f"{name} is {_shown(got)}: this host has but {_shown(own)}"
+            raise OSError(errno.EINVAL, message)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
+    return f"{value:#x}" if isinstance(value, int) else str(value)

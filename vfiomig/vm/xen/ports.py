@@ -53,12 +53,14 @@ class EventPorts:
     """The ports of one guest, and the host's ends.
 
     ``sent`` counts events to the guest that are to be handled each, ``merged`` those
-    that found their port pending: one handling covers them.
+    that found their port pending: one handling covers them.  ``strayed`` went to memory
+    that the guest does not see any more.
     """
 
     def __init__(self) -> None:
         self.sent = 0
         self.merged = 0
+        self.strayed = 0
         self._rows: list[XenPort] = [_CLOSED]
         self._ends: dict[int, HostEnd] = {}
         self._channels: EventChannels | None = None
@@ -161,7 +163,9 @@ class EventPorts:
         if not end.guest_port or self._channels is None:
             return None
         outcome = self._channels.deliver(end.guest_port)
-        if outcome in _OWN:
+        if not self._channels.reaches_guest():
+            self.strayed += 1
+        elif outcome in _OWN:
             self.sent += 1
         else:
             self.merged += 1

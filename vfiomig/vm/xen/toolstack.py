@@ -1,8 +1,8 @@
 """What the store holds before a guest has written to it: the host's and a disk's nodes.
 
-The first ones are QEMU's (hw/i386/kvm/xen_xenstore.c, 10.0), but for the node that it
-writes with an empty name.  The disk's are what a toolstack, or QEMU's xen-block,
-writes for one to come up.
+The first ones are QEMU's (hw/i386/kvm/xen_xenstore.c, 10.0), but for the console's and
+the node that it writes with an empty name.  The disk's are what a toolstack, or QEMU's
+xen-block, writes for one to come up.
 """
 
 from __future__ import annotations
