@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.rdma.vm import ADDRESS
@@ -12,7 +15,6 @@ from vfiomig.migration.transport import (
     listen_rsocket,
     make_rsocket_pair,
 )
-from vfiomig.migration.transport.rsocket.check_watch import check_rsocket_watch
 from vfiomig.migration.transport.rsocket.librdmacm import Librdmacm
 
 ANY_PORT = (ADDRESS, 0)
@@ -35,5 +37,25 @@ def test_several_channels_are_carried() -> None:
     )
 
 
+WATCH = f"""
+from vfiomig.migration.transport.rsocket.check_watch import check_rsocket_watch
+from vfiomig.migration.transport.rsocket.librdmacm import Librdmacm
+check_rsocket_watch(Librdmacm, {ANY_PORT!r})
+"""
+# Two poll threads and one that hangs: librdmacm 44 was seen, once in 13 runs, to leave
+# a thread in rpoll() for good.  No other complaint is given a second try.
+STUCK = "the poll thread did not answer"
+
+
 def test_a_watched_blocking_rsocket_hangs_its_loop_and_is_named() -> None:
-    check_rsocket_watch(Librdmacm, ANY_PORT)
+    for _ in range(2):
+        held = subprocess.run(
+            [sys.executable, "-c", WATCH],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        if STUCK not in held.stderr:
+            break
+    assert (held.returncode, held.stderr) == (0, "")
