@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 
 from vfiomig.migration.qemu_image import ImageError
 from vfiomig.protocol.errors import StreamError
+from vfiomig.protocol.qemu_stream import vmdesc
 from vfiomig.protocol.qemu_stream.records import VmState
 from vfiomig.protocol.qemu_stream.xen_sections import WATCH_EVENTS
 from vfiomig.protocol.qemu_stream.xen_state import IMPL_STATE_MOST
@@ -82,7 +83,12 @@ def view_of(located: Located) -> StoreView | None:
 
 
 def damage_in(image: QemuImage) -> ImageError | None:
-    """Return what is wrong with a store, or with its events, of a whole stream."""
+    """Return what is wrong with a store, or with its events, of a whole stream.
+
+    One whose description has no store is not read again: it may have gigabytes.
+    """
+    if not _describes_a_store(image):
+        return None
     for located in image.records():
         view = view_of(located)
         if view is None:
@@ -91,6 +97,15 @@ def damage_in(image: QemuImage) -> ImageError | None:
             reason = f"{_STORE}: {damage.reason}"
             return ImageError(image.name, reason, damage.position)
     return None
+
+
+def _describes_a_store(image: QemuImage) -> bool:
+    at = vmdesc.find(image.data)
+    if at is None:
+        return False  # and no vmstate can be told apart
+    document = vmdesc.parse(image.data[at + vmdesc.HEAD.size :], at).document
+    devices = vmdesc.devices_of(document).values()
+    return any(each.get("vmsd_name") == _STORE for each in devices)
 
 
 def _bounded(data: bytes) -> SavedStore | None:
